@@ -1,0 +1,49 @@
+# `make help` lists the targets. They heed CLUSTER (kind, the default, or current), KCR_PORT (8000) and KCR_REGISTRY.
+SHELL := bash
+.DEFAULT_GOAL := help
+VENV := build/venv/bin
+
+.PHONY: help run stop test lint bench cluster-up images deploy venv crds constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## everything: cluster, images, deployment, a first answered call (CLUSTER=current: on your own cluster)
+	@cluster/run.sh
+
+stop: ## take it all away again
+	@cluster/stop.sh
+
+test: ## every test there is, on a cluster of its own; a table of times at the end
+	@python3 cluster/test.py
+
+lint: venv ## ruff and mypy
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+
+bench: ## measure the running system
+	@set -a; . build/env; exec $(VENV)/python tests/bench/run.py $(ARGS)
+
+cluster-up: ## only the cluster
+	@cluster/prerequisites.sh
+	@cluster/up.sh
+
+images: ## build the images whose inputs changed
+	@cluster/images.sh
+
+deploy: ## bring images and manifests into the cluster and wait
+	@cluster/deploy.sh
+
+venv: ## build/venv with everything the tests need
+	@cluster/venv.sh
+
+crds: venv ## write crds/*.yaml and the field reference in docs from the models
+	$(VENV)/python -m kubecoderun_crds.schema crds/
+	$(VENV)/python -m kubecoderun_crds.reference docs/resources.md
+
+constraints: venv ## write constraints.txt from pyproject.toml
+	@cluster/constraints.sh
+
+clean: stop ## also remove build/ (not the cache: see cluster/README.md)
+	rm -rf build

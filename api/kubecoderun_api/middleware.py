@@ -1,0 +1,110 @@
+"""What every request passes: one spelling of the path, one log line, the closing of connections."""
+
+import json
+import re
+from asyncio import get_running_loop
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kubecoderun_api import log
+from kubecoderun_api.connection import CLOSE, JSON_TYPE, Exchange, HangUpPolicy
+from kubecoderun_api.metrics import Metrics
+
+_SLASHES: Final = re.compile(r"/{2,}")
+CONTEXT: Final = "kubecoderun"
+"""Key of the `RequestContext` in an ASGI scope."""
+
+
+def normal_path(path: str) -> str:
+    """The path as it is routed: single slashes, no slash at the end, without a leading /v1."""
+    path = _SLASHES.sub("/", path)
+    if path == "/v1" or path.startswith("/v1/"):
+        path = path[3:]
+    return path.rstrip("/") or "/"
+
+
+class RequestContext:
+    """Facts about one request that its route adds for the log line."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        """When the request's headers had been read, in the event loop's time."""
+        self.exchange = Exchange()
+        self.facts: dict[str, Any] = {}
+
+
+class FrontDoor:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, policy: HangUpPolicy, metrics: Metrics, routes: frozenset[str]) -> None:
+        """`routes` are the paths that get their own metric label."""
+        self._app = app
+        self._policy = policy
+        self._metrics = metrics
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = normal_path(scope["path"])
+        context = RequestContext(get_running_loop().time())
+        inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": "", CONTEXT: context}
+        status, complete = 0, False
+
+        async def send_outward(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._policy.closes(path, status):
+                    message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+            elif not message.get("more_body", False):
+                complete = True
+            await send(message)
+
+        try:
+            await self._app(inner, receive, send_outward)
+        except Exception as error:
+            log.event("request_failed", level=log.ERROR, error=error, path=path[:200])
+            if not status:
+                await _send_internal_error(send_outward)
+            elif not complete:
+                raise  # the server closes the connection, so that the client sees a broken answer
+        finally:
+            self._record(scope["method"], path, status, context)
+
+    def _record(self, method: str, path: str, status: int, context: RequestContext) -> None:
+        """Metrics and the one log line of a request. 499 stands for a client that left without an answer."""
+        seconds = get_running_loop().time() - context.started
+        if context.exchange.left_after is not None:
+            status = 499
+        route = path if path in self._routes else "other"
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        facts = context.facts
+        if context.exchange.late:
+            facts["late"] = True
+        level = log.DEBUG if route in _QUIET and status == 200 else log.INFO
+        log.event(
+            "request",
+            level=level,
+            method=method,
+            path=path[:200],
+            status=status,
+            ms=round(seconds * 1000, 1),
+            **facts,
+        )
+
+
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
+
+
+async def _send_internal_error(send: Send) -> None:
+    body = json.dumps(
+        {"error": "internal_error", "message": "The request failed for an internal reason."}
+    ).encode()
+    headers = [JSON_TYPE, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""One module per family of endpoints; paths are written without /v1, which the middleware takes off."""

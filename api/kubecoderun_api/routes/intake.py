@@ -1,0 +1,87 @@
+"""Takes in the body of a POST: bounded in size and time, from somebody who may use the service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Final, Never
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from kubecoderun_api import wire
+from kubecoderun_api.auth import Verdict, body_credentials, header_credentials
+from kubecoderun_api.services import Services
+
+Json = dict[str, Any]
+_DISCARD_SECONDS: Final = 5.0
+"""How long the rest of a body that is too big is read, so that the client comes to reading the 413."""
+_PARSE_ANYWAY_BYTES: Final = 1024 * 1024
+"""Bodies up to this size are parsed before their sender is known."""
+
+_UNAUTHORISED: Final = {
+    Verdict.MISSING: (401, {"error": "Authentication is required", "message": "Send an API key."}),
+    Verdict.WRONG: (401, {"error": "Invalid API key", "message": "The API key is not known."}),
+    Verdict.AMBIGUOUS: (
+        400,
+        {"error": "Ambiguous authentication", "message": "The request carries different credentials."},
+    ),
+}
+
+
+async def authorised_body(request: Request, services: Services) -> Json:
+    """The JSON object a known sender has sent. Raises BadRequest, or ClientDisconnect if the sender left."""
+    settings = services.settings
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            raw = await _read(request, settings.max_body_bytes)
+    except TimeoutError:
+        wire.refuse("The body did not arrive in time.", error="request_timeout", status=408)
+    found = header_credentials(request.scope["headers"])
+    keys = services.keys
+    if not found and len(raw) > _PARSE_ANYWAY_BYTES and not keys.may_be_in(raw):
+        _judge(services, Verdict.MISSING)
+    try:
+        body = wire.parse_json(raw)
+    except wire.BadRequest:
+        _judge(services, keys.judge(found))  # strangers do not learn what is wrong with their JSON
+        raise
+    _judge(services, keys.judge(found | body_credentials(body)))
+    return body
+
+
+def _judge(services: Services, verdict: Verdict) -> None:
+    if verdict is not Verdict.ACCEPTED:
+        services.metrics.refused.labels(verdict.value).inc()
+        raise wire.BadRequest(*_UNAUTHORISED[verdict])
+
+
+async def _read(request: Request, limit: int) -> bytearray:
+    """The whole body; 413 above the limit, with and without a Content-Length."""
+    chunks = request.stream()
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        if "expect" not in request.headers:  # else the client waits for our word before it sends anything
+            await _discard(chunks, limit)
+        _refuse_size(limit)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            body.clear()
+            await _discard(chunks, limit)
+            _refuse_size(limit)
+    return body
+
+
+async def _discard(chunks: AsyncIterator[bytes], most: int) -> None:
+    """Read on without keeping anything: closing earlier would reset the connection under the client."""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in chunks:
+                most -= len(chunk)
+                if most < 0:
+                    return
+
+
+def _refuse_size(limit: int) -> Never:
+    wire.refuse(f"The body is over {limit} bytes.", error="request_too_large", status=413)

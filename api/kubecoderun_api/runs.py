@@ -1,0 +1,66 @@
+"""One run of /exec, from the understood request to the answer."""
+
+from datetime import timedelta
+from typing import Any
+
+from kubecoderun_api import answers, log, wire
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.pools import Pool
+from kubecoderun_api.services import Services
+from kubecoderun_api.sessions import NoResult
+from kubecoderun_api.storage import StoreError
+
+Json = dict[str, Any]
+
+
+async def run(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Answer:
+    """Run a program in a new session of that name. Every failure is an answer; only cancelling raises."""
+    metrics = services.metrics
+    metrics.open_runs.inc()
+    try:
+        answer = await _answer(services, session, call, pool)
+    except NoResult as error:
+        answer = answers.own_fault(error.name)
+    except StoreError:
+        answer = answers.own_fault("UploadFailed")
+    except Exception as error:
+        log.event("run_failed", level=log.ERROR, error=error, session=session)
+        answer = answers.own_fault("InternalError")
+    finally:
+        metrics.open_runs.dec()
+    metrics.runs.labels(call.language, answer.reason).inc()
+    return answer
+
+
+async def _answer(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Answer:
+    settings = services.settings
+    longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
+    status = await services.sessions.execute(
+        session,
+        await _request(services, session, call, pool),
+        lifetime=timedelta(seconds=longest + pool.ttl_seconds),
+        wait_seconds=longest,
+    )
+    stored = None
+    if answers.wants_stored(status):
+        try:
+            stored = await services.store.get_result(session)
+        except StoreError as error:
+            log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
+    return answers.from_status(
+        session, status, stored=stored, retry_after_seconds=settings.retry_after_seconds
+    )
+
+
+async def _request(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Json:
+    """The session's spec.request; programs that cannot stand in it are put into the store first."""
+    request: Json = {"poolRef": {"name": pool.name}, "language": call.language}
+    if call.inline is not None:
+        request["code"] = call.inline
+    else:
+        request["codeRef"] = await services.store.put_code(session, call.take_code())
+    if call.args:
+        request["args"] = list(call.args)
+    if call.timeout_seconds is not None:
+        request["timeoutSeconds"] = pool.time_limit(call.timeout_seconds)
+    return request

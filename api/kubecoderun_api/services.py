@@ -1,0 +1,113 @@
+"""Everything a request needs, made once per process."""
+
+import asyncio
+from typing import Final
+
+from kubecoderun_api import log
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth import KeyRing
+from kubecoderun_api.cluster import Cluster, LoadConfiguration
+from kubecoderun_api.connection import HangUpPolicy
+from kubecoderun_api.metrics import Metrics
+from kubecoderun_api.pools import PoolBook
+from kubecoderun_api.sessions import Sessions
+from kubecoderun_api.settings import Authentication, Settings
+from kubecoderun_api.storage import Store, StoreAccess
+from kubecoderun_api.watching import PoolSource, Watch
+from kubecoderun_crds import names
+
+_LAST_CHORES_SECONDS: Final = 5.0
+
+
+class Services:
+    """The parts of the front end and their lifetimes."""
+
+    def __init__(self, settings: Settings, load_configuration: LoadConfiguration) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.policy = HangUpPolicy(
+            heartbeat=settings.heartbeat,
+            heartbeat_after=settings.heartbeat_after_seconds,
+            heartbeat_every=settings.heartbeat_every_seconds,
+            close_connections=settings.close_connections,
+        )
+        self.keys = KeyRing(settings.api_keys_file if settings.auth is Authentication.KEYS else None)
+        self.cluster = Cluster(load_configuration, settings.namespace, settings.cluster_attempt_seconds)
+        self.store = Store(
+            _store_access(settings),
+            self.metrics,
+            install_id=settings.install_id,
+            namespace=settings.namespace,
+            seconds=settings.store_seconds,
+        )
+        self.sessions = Sessions(
+            self.cluster,
+            self.metrics,
+            namespace=settings.namespace,
+            front_end=settings.replica_uid,
+            create_seconds=settings.create_seconds,
+            watch_seconds=settings.watch_seconds,
+        )
+        self.pools = PoolBook()
+        self.pool_watch = Watch(
+            self.cluster,
+            names.POOL_PLURAL,
+            PoolSource(self.cluster, self.pools),
+            self.metrics,
+            seconds=settings.watch_seconds,
+        )
+        self.draining = False
+        """Whether the process has been asked to end: not ready any more, but still serving."""
+        self.unseen: set[asyncio.Task[Answer]] = set()
+        """Runs that go on although their client has left."""
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Connect and start watching. An API server that does not answer yet only delays readiness."""
+        await self.cluster.open()
+        await self.store.open()
+        self._watches = [
+            asyncio.create_task(self.sessions.watch.run()),
+            asyncio.create_task(self.pool_watch.run()),
+        ]
+        if not (self.keys.open_to_all or self.keys.knows_any()):
+            log.event("no_api_keys", level=log.ERROR, file=self.settings.api_keys_file)
+        log.event("started", replica=self.settings.replica_uid, namespace=self.settings.namespace)
+
+    async def close(self) -> None:
+        """End what is still open; cancellations under way get a few seconds."""
+        self.sessions.stop(leave_running=True)  # what is open now is wanted although nobody waits for it
+        await self.sessions.finish_chores(_LAST_CHORES_SECONDS)
+        for task in (*self._watches, *self.unseen):
+            task.cancel()
+        await asyncio.gather(*self._watches, *self.unseen, return_exceptions=True)
+        await self.store.close()
+        await self.cluster.close()
+        log.event("stopped")
+
+    def unready(self) -> list[str]:
+        """Why no request should come here right now; empty if all is well. The store does not count."""
+        reasons = {
+            "shutting down": self.draining or self.sessions.stopping,
+            "session watch not established": not self.sessions.watch.established,
+            "pools not known": not self.pools.known,
+        }
+        return [reason for reason, holds in reasons.items() if holds]
+
+
+def _store_access(settings: Settings) -> StoreAccess | None:
+    if (
+        settings.store_endpoint is None
+        or settings.store_access_key is None
+        or settings.store_secret_key is None
+    ):
+        return None
+    return StoreAccess(
+        url=settings.store_endpoint,
+        bucket=settings.store_bucket,
+        region=settings.store_region,
+        access_key=settings.store_access_key.get_secret_value(),
+        secret_key=settings.store_secret_key.get_secret_value(),
+        virtual_hosts=settings.store_virtual_hosts,
+        ca_file=settings.store_ca_file,
+    )

@@ -1,0 +1,166 @@
+"""Every setting of the front end, read once at start from environment variables that begin with KCR_."""
+
+import uuid
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+class Authentication(StrEnum):
+    """Who may use /exec."""
+
+    KEYS = "keys"
+    NONE = "none"
+
+
+class OnDisconnect(StrEnum):
+    """What becomes of a session whose client left before the answer."""
+
+    CANCEL = "cancel"
+    FINISH = "finish"
+
+
+class Settings(BaseSettings):
+    """Values with their defaults; docs/api-settings.md lists the same in a table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KCR_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    # --- serving
+    host: str = Field(default="0.0.0.0", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes any free one")
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=6,
+        le=3600,
+        description="how long an idle client connection stays open; the clients should give up first",
+    )
+    max_body_bytes: int = Field(
+        default=50 * MEBIBYTE,
+        ge=1024,
+        le=1024 * MEBIBYTE,
+        description="largest accepted request body; above it 413",
+    )
+    body_seconds: Seconds = Field(default=120.0, description="how long a request body may take; then 408")
+    drain_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=300,
+        description="after SIGTERM: how long to be not ready but still accepting, until that is noticed",
+    )
+    shutdown_seconds: Seconds = Field(
+        default=45.0,
+        description="after that: how long open calls may take before they are answered with an error",
+    )
+    log_level: str = Field(
+        default="INFO",
+        pattern=r"^(DEBUG|INFO|WARNING|ERROR)$",
+        description="least severe log lines that are written",
+    )
+
+    # --- authentication
+    auth: Authentication = Field(
+        default=Authentication.KEYS, description="keys: a known API key is needed; none: open to all"
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="file with one API key per line, re-read when it changes; needed unless auth is none",
+    )
+
+    # --- the hang-up policy
+    heartbeat: bool = Field(default=True, description="send spaces before the JSON of a slow /exec")
+    heartbeat_after_seconds: Seconds = Field(
+        default=2.0,
+        description="time since the request after which an answer is begun (200) with the first space",
+    )
+    heartbeat_every_seconds: Seconds = Field(default=1.5, description="time between two spaces")
+    close_connections: bool = Field(
+        default=True, description="send Connection: close with everything but 2xx of /exec"
+    )
+    on_disconnect: OnDisconnect = Field(
+        default=OnDisconnect.CANCEL,
+        description="cancel or finish: what happens to a run whose client has left",
+    )
+
+    # --- the cluster
+    namespace: Label = Field(
+        default="kubecoderun", description="the execution namespace this front end serves"
+    )
+    replica_uid: Label = Field(
+        default_factory=lambda: uuid.uuid4().hex,
+        description="label front-end of its sessions; default: random. Must be new for every start",
+    )
+    cluster_attempt_seconds: Seconds = Field(
+        default=5.0, description="time limit of one call of the API server"
+    )
+    create_seconds: Seconds = Field(
+        default=20.0, description="how long creating a session is tried before 503"
+    )
+    watch_seconds: int = Field(
+        default=300, ge=1, le=3600, description="after how long the API server ends a watch (it is renewed)"
+    )
+    wait_slack_seconds: Seconds = Field(
+        default=60.0,
+        description="how long past the pool's waiting time plus the time limit an answer is waited for",
+    )
+
+    # --- too much work
+    pod_refill_seconds: float = Field(
+        default=0.35,
+        ge=0,
+        le=600,
+        description="estimated time between two new pods; a call that would have to wait longer than its pool"
+        " allows gets 429 at once; 0 switches this off",
+    )
+    retry_after_seconds: int = Field(
+        default=5, ge=1, le=3600, description="Retry-After of a 429 after a pool had no pod"
+    )
+
+    # --- the object store
+    store_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/@?#]+/?$",
+        description="S3 endpoint, for programs and outputs over 16 KiB",
+    )
+    store_bucket: str = Field(
+        default="kubecoderun", min_length=3, max_length=63, description="bucket in the store"
+    )
+    store_region: str = Field(
+        default="us-east-1", min_length=1, description="region that requests are signed for"
+    )
+    store_access_key: SecretStr | None = Field(
+        default=None, description="access key of the store; needed with store_endpoint"
+    )
+    store_secret_key: SecretStr | None = Field(
+        default=None, description="secret key of the store; needed with store_endpoint"
+    )
+    store_virtual_hosts: bool = Field(
+        default=False, description="whether the bucket's name is part of the host name; otherwise of the path"
+    )
+    store_ca_file: Path | None = Field(
+        default=None, description="CA certificates for an https store; none: the system's"
+    )
+    store_seconds: Seconds = Field(
+        default=30.0, description="time limit of one transfer to or from the store, retries included"
+    )
+    install_id: Label = Field(
+        default="kubecoderun", description="first part of every object key; the operator's must be equal"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.auth is Authentication.KEYS and self.api_keys_file is None:
+            raise ValueError("KCR_API_KEYS_FILE is needed unless KCR_AUTH is none")
+        if self.store_endpoint is not None and (
+            self.store_access_key is None or self.store_secret_key is None
+        ):
+            raise ValueError("KCR_STORE_ENDPOINT needs KCR_STORE_ACCESS_KEY and KCR_STORE_SECRET_KEY")
+        return self

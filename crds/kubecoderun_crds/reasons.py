@@ -1,0 +1,178 @@
+"""Closed lists: phases of a session, why it ended, and why a pool's conditions are as they are.
+
+Programs decide by these values, people read the meanings. The API server refuses a session with a phase or
+reason that is not listed here.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from kubecoderun_crds.names import PoolCondition
+
+
+class Phase(StrEnum):
+    """Where a session is in its life. An absent phase means the same as Pending."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    CANCELLED = "Cancelled"
+
+
+class StartType(StrEnum):
+    """How a session came by its pod."""
+
+    WARM = "Warm"
+    WAITED = "Waited"
+
+
+class Reason(StrEnum):
+    """`status.reason` of a session."""
+
+    WAITING_FOR_POD = "WaitingForPod"
+    SUCCEEDED = "Succeeded"
+    NON_ZERO_EXIT = "NonZeroExit"
+    SIGNALLED = "Signalled"
+    TIME_LIMIT = "TimeLimit"
+    OOM_KILLED = "OOMKilled"
+    RUNTIME_LOST = "RuntimeLost"
+    SIDECAR_LOST = "SidecarLost"
+    POD_LOST = "PodLost"
+    NODE_LOST = "NodeLost"
+    CANCELLED = "Cancelled"
+    POOL_NOT_FOUND = "PoolNotFound"
+    POOL_EMPTY = "PoolEmpty"
+    WAIT_EXPIRED = "WaitExpired"
+    LANGUAGE_NOT_IN_POOL = "LanguageNotInPool"
+    INVALID_REQUEST = "InvalidRequest"
+    CODE_UNAVAILABLE = "CodeUnavailable"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    OPERATOR_ERROR = "OperatorError"
+
+
+class PoolReason(StrEnum):
+    """`reason` of a pool's conditions; `POOL_CONDITION_REASONS` says which condition uses which."""
+
+    ACCEPTED = "Accepted"
+    NOT_CHECKED = "NotChecked"
+    TEMPLATE_REJECTED = "TemplateRejected"
+    PODS_READY = "PodsReady"
+    NO_READY_PODS = "NoReadyPods"
+    SCALED_TO_ZERO = "ScaledToZero"
+    COMPLETE = "Complete"
+    CREATING_PODS = "CreatingPods"
+    ROLLING_OUT = "RollingOut"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    PODS_FAILING = "PodsFailing"
+    AT_MAX_PODS = "AtMaxPods"
+    NOTHING_WAITING = "NothingWaiting"
+
+
+TERMINAL_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED})
+"""A session in one of these never changes its phase, reason or result again."""
+
+NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD})
+"""Reasons of a session that has not ended."""
+
+
+def phase_of(reason: Reason) -> Phase:
+    """The terminal phase for the reason of an end. Raises ValueError for a reason that ends nothing."""
+    if reason in NON_TERMINAL_REASONS:
+        raise ValueError(f"{reason} does not end a session")
+    return _PHASE_OF.get(reason, Phase.FAILED)
+
+
+_PHASE_OF: Final = {
+    Reason.SUCCEEDED: Phase.SUCCEEDED,
+    Reason.TIME_LIMIT: Phase.TIMED_OUT,
+    Reason.CANCELLED: Phase.CANCELLED,
+}
+
+PHASE_MEANINGS: Final[dict[Phase, str]] = {
+    Phase.PENDING: "accepted by the API server, not yet seen by the operator",
+    Phase.QUEUED: "seen by the operator, waits for a pod",
+    Phase.RUNNING: "the program has been running for a while (short runs skip this phase)",
+    Phase.SUCCEEDED: "the program ended with exit code 0",
+    Phase.FAILED: "the program ended otherwise, or could not be run; the reason says which",
+    Phase.TIMED_OUT: "the program was killed at its time limit",
+    Phase.CANCELLED: "ended on request",
+}
+
+REASON_MEANINGS: Final[dict[Reason, str]] = {
+    Reason.WAITING_FOR_POD: "no pod of the pool is free yet",
+    Reason.SUCCEEDED: "exit code 0",
+    Reason.NON_ZERO_EXIT: "the program ended with another exit code",
+    Reason.SIGNALLED: "the program was ended by a signal that was not ours",
+    Reason.TIME_LIMIT: "the program ran longer than its time limit and was killed",
+    Reason.OOM_KILLED: "the program needed more memory than the pod may use",
+    Reason.RUNTIME_LOST: "the runtime container died or broke its protocol while the program ran",
+    Reason.SIDECAR_LOST: "the sidecar of the pod stopped answering while the program ran",
+    Reason.POD_LOST: "the pod was deleted, evicted or failed while it belonged to the session",
+    Reason.NODE_LOST: "the node of the pod stopped answering",
+    Reason.CANCELLED: "spec.cancel was set before the end",
+    Reason.POOL_NOT_FOUND: "no pool of that name exists in the namespace",
+    Reason.POOL_EMPTY: "no pod was free and the pool says Reject",
+    Reason.WAIT_EXPIRED: "no pod became free within the pool's onEmpty.waitSeconds",
+    Reason.LANGUAGE_NOT_IN_POOL: "the pool does not offer that language",
+    Reason.INVALID_REQUEST: "the request contradicts the pool or itself; the message says how",
+    Reason.CODE_UNAVAILABLE: "the object named by codeRef is missing or has another hash",
+    Reason.STORE_UNAVAILABLE: "the object store did not answer",
+    Reason.OPERATOR_ERROR: "a fault of KubeCodeRun itself; the operator's log says more",
+}
+
+POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {
+    PoolReason.ACCEPTED: "the API server would create a pod from this template",
+    PoolReason.NOT_CHECKED: "the API server has not answered about this template yet",
+    PoolReason.TEMPLATE_REJECTED: "the API server refuses pods of this template; the message is its answer",
+    PoolReason.PODS_READY: "at least one warm pod is ready",
+    PoolReason.NO_READY_PODS: "no warm pod is ready",
+    PoolReason.SCALED_TO_ZERO: "no warm pod is wanted: pods are made when sessions wait",
+    PoolReason.COMPLETE: "as many pods as wanted are ready, all of the current revision",
+    PoolReason.CREATING_PODS: "pods are being created or are starting",
+    PoolReason.ROLLING_OUT: "warm pods of an older revision are being replaced",
+    PoolReason.IMAGE_PULL_FAILED: "a node cannot get the image; the message names it",
+    PoolReason.UNSCHEDULABLE: "no node has room for the pods, or none fits their constraints",
+    PoolReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
+    PoolReason.PODS_FAILING: "pods start but fail or never become ready",
+    PoolReason.AT_MAX_PODS: "maxPods pods exist already",
+    PoolReason.NOTHING_WAITING: "no session waits for a pod",
+}
+
+_BLOCKED: Final = (
+    PoolReason.TEMPLATE_REJECTED,
+    PoolReason.IMAGE_PULL_FAILED,
+    PoolReason.UNSCHEDULABLE,
+    PoolReason.QUOTA_EXCEEDED,
+    PoolReason.PODS_FAILING,
+)
+
+POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ...]]]] = {
+    PoolCondition.TEMPLATE_ACCEPTED: {
+        "True": (PoolReason.ACCEPTED,),
+        "False": (PoolReason.TEMPLATE_REJECTED,),
+        "Unknown": (PoolReason.NOT_CHECKED,),
+    },
+    PoolCondition.AVAILABLE: {
+        "True": (PoolReason.PODS_READY,),
+        "False": (PoolReason.NO_READY_PODS, PoolReason.SCALED_TO_ZERO),
+    },
+    PoolCondition.PROGRESSING: {
+        "True": (
+            PoolReason.COMPLETE,
+            PoolReason.CREATING_PODS,
+            PoolReason.ROLLING_OUT,
+            PoolReason.AT_MAX_PODS,
+        ),
+        "False": _BLOCKED,
+    },
+    PoolCondition.STARVED: {
+        "True": (PoolReason.CREATING_PODS, PoolReason.AT_MAX_PODS, *_BLOCKED),
+        "False": (PoolReason.NOTHING_WAITING, PoolReason.PODS_READY),
+    },
+}
+"""For each condition type of a pool, the reasons each of its statuses can have."""

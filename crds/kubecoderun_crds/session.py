@@ -1,0 +1,361 @@
+"""ExecutionSession: one run of one program, its request and its answer.
+
+`SessionSpec.model_validate(raw["spec"])` reads a session with the same defaults that the API server fills in.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+
+from kubecoderun_crds import names
+from kubecoderun_crds.fields import (
+    ATOMIC_LIST,
+    BigCount,
+    Condition,
+    Count,
+    EnvVar,
+    JsonObject,
+    Language,
+    Message,
+    Model,
+    PoolName,
+    ResourceName,
+    ShortText,
+    Timestamp,
+    cel_list,
+    map_list,
+    rule,
+    rules,
+)
+from kubecoderun_crds.pool import MAX_TIMEOUT_SECONDS
+from kubecoderun_crds.printable import PLAIN_PATTERN, PRINTABLE_PATTERN, is_plain
+from kubecoderun_crds.reasons import (
+    NON_TERMINAL_REASONS,
+    PHASE_MEANINGS,
+    REASON_MEANINGS,
+    TERMINAL_PHASES,
+    Phase,
+    Reason,
+    StartType,
+    phase_of,
+)
+
+INLINE_CODE_BYTES: Final = 16_384
+"""Code in UTF-8 up to this size stands in the request; larger code goes to the object store."""
+INLINE_STDIN_BYTES: Final = 16_384
+CODE_OBJECT_BYTES: Final = 50 * 1024 * 1024
+"""The largest code there is."""
+MAX_ARGS: Final = 64
+MAX_ENV: Final = 64
+MAX_ARGS_LENGTH: Final = 32_768
+"""Characters of all arguments together; as many for all values of env."""
+INLINE_OUTPUT_BYTES: Final = 16_384
+"""Kept output of a stream up to this size stands in the status; more is a preview there, all in the store."""
+
+_MARKER_BYTES: Final = 256
+_OUTPUT_LENGTH: Final = INLINE_OUTPUT_BYTES + _MARKER_BYTES
+_OUTPUT_BASE64_LENGTH: Final = (_OUTPUT_LENGTH + 2) // 3 * 4
+_BASE64_PATTERN: Final = r"^[A-Za-z0-9+/]*={0,2}$"
+
+OutputText = Annotated[str, Field(max_length=_OUTPUT_LENGTH, pattern=PRINTABLE_PATTERN)]
+OutputBase64 = Annotated[str, Field(max_length=_OUTPUT_BASE64_LENGTH, pattern=_BASE64_PATTERN)]
+
+_TERMINAL: Final = cel_list(sorted(TERMINAL_PHASES))
+
+
+class PoolReference(Model):
+    """A pool in the session's namespace."""
+
+    name: PoolName
+    """Name of the ExecutionPool."""
+
+
+class CodeReference(Model):
+    """Code in the object store, under the session's own key `code`."""
+
+    bytes_: Annotated[int, Field(alias="bytes", ge=0, le=CODE_OBJECT_BYTES)]
+    """Size in bytes."""
+    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the bytes in hexadecimal digits."""
+
+
+def _bytes_at_most(field: str, limit: int) -> str:
+    return f"!has(self.{field}) || size(bytes(self.{field})) <= {limit}"
+
+
+class Request(Model):
+    """What to run."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self == oldSelf",
+                "the request must not be changed: create another session",
+                "FieldValueForbidden",
+            ),
+            rule("has(self.code) != has(self.codeRef)", "there must be exactly one of code and codeRef"),
+            rule(
+                _bytes_at_most("code", INLINE_CODE_BYTES),
+                f"code must not have more than {INLINE_CODE_BYTES} bytes in UTF-8: use codeRef",
+            ),
+            rule(
+                _bytes_at_most("stdin", INLINE_STDIN_BYTES),
+                f"stdin must not have more than {INLINE_STDIN_BYTES} bytes in UTF-8",
+            ),
+            rule(
+                f"!has(self.args) || self.args.map(arg, size(arg)).sum() <= {MAX_ARGS_LENGTH}",
+                f"args must not have more than {MAX_ARGS_LENGTH} characters together",
+            ),
+            rule(
+                f"!has(self.env) || self.env.map(entry, size(entry.value)).sum() <= {MAX_ARGS_LENGTH}",
+                f"values of env must not have more than {MAX_ARGS_LENGTH} characters together",
+            ),
+        )
+    )
+
+    pool_ref: PoolReference
+    """The pool that provides the pod."""
+    language: Language
+    """Language of the code; the pool must offer it."""
+    code: Annotated[str, Field(max_length=INLINE_CODE_BYTES, pattern=PLAIN_PATTERN)] | None = None
+    """The program, up to 16 KiB in UTF-8; of control characters only tab, line feed and carriage return."""
+    code_ref: CodeReference | None = None
+    """Any other program, in the object store."""
+    args: Annotated[list[ShortText], Field(max_length=MAX_ARGS, json_schema_extra=ATOMIC_LIST)] = Field(
+        default_factory=list
+    )
+    """Arguments of the program, up to 32768 characters together, without control characters."""
+    stdin: Annotated[str, Field(max_length=INLINE_STDIN_BYTES, pattern=PLAIN_PATTERN)] = Field(
+        default_factory=str
+    )
+    """What the program reads from its standard input: as code, up to 16 KiB."""
+    env: Annotated[list[EnvVar], Field(max_length=MAX_ENV, json_schema_extra=map_list("name"))] = Field(
+        default_factory=list
+    )
+    """Environment of the program, beside and before that of the pool."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
+    """Time limit in seconds; the pool's default without it, and at most what the pool allows."""
+    tenant: (
+        Annotated[
+            str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._:@]*[A-Za-z0-9])?$")
+        ]
+        | None
+    ) = None
+    """On whose behalf the program runs."""
+
+
+class SessionSpec(Model):
+    """Desired state: the request, and how long anybody is interested in it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.cancel || !oldSelf.cancel",
+                "a cancelled session must stay cancelled",
+                "FieldValueForbidden",
+            ),
+            rule(
+                "!has(oldSelf.expiresAt) || has(self.expiresAt) && self.expiresAt >= oldSelf.expiresAt",
+                "expiresAt must only be moved to a later time",
+                "FieldValueForbidden",
+            ),
+        )
+    )
+
+    request: Request
+    """What to run; cannot be changed."""
+    cancel: bool = False
+    """true ends the session; cannot be taken back."""
+    expires_at: Timestamp | None = None
+    """When the session is deleted in any case, finished or not; can only be moved to a later time."""
+
+
+class SessionPod(Model):
+    """The pod that ran the program."""
+
+    name: ResourceName
+    """Its name."""
+    uid: Annotated[str, Field(max_length=64, pattern=r"^[-0-9A-Za-z]*$")]
+    """Its UID."""
+    ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F.:]*$")] | None = None
+    """Its address."""
+    node: ResourceName | None = None
+    """Its node."""
+
+
+class Timings(Model):
+    """When each step was done. A step that did not happen has no time."""
+
+    queued: Timestamp | None = None
+    """The operator saw the session."""
+    prepared: Timestamp | None = None
+    """The pod had the program and its input."""
+    patched: Timestamp | None = None
+    """The API server had noted whose pod it is."""
+    started: Timestamp | None = None
+    """The program started."""
+    finished: Timestamp | None = None
+    """The program ended."""
+    stored: Timestamp | None = None
+    """The full result was in the object store."""
+    completed: Timestamp | None = None
+    """The operator knew the answer; every ended session has it."""
+
+
+class Result(Model):
+    """What the program left."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.stdout) || !has(self.stdoutBase64)",
+                "there must not be both stdout and stdoutBase64",
+            ),
+            rule(
+                "!has(self.stderr) || !has(self.stderrBase64)",
+                "there must not be both stderr and stderrBase64",
+            ),
+        )
+    )
+
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Exit code; none if a signal ended the program."""
+    signal: Annotated[str, Field(max_length=16, pattern=r"^SIG[A-Z0-9+-]+$")] | None = None
+    """Name of the signal that ended the program."""
+    stdout: OutputText | None = None
+    """Standard output, or its beginning and end."""
+    stdout_base64: OutputBase64 | None = None
+    """Standard output with characters that are not safe to print, as base64."""
+    stdout_bytes: BigCount | None = None
+    """How much the program wrote to standard output."""
+    stdout_truncated: bool | None = None
+    """Whether stdout here is less than the program wrote."""
+    stderr: OutputText | None = None
+    """Standard error, or its beginning and end."""
+    stderr_base64: OutputBase64 | None = None
+    """Standard error with characters that are not safe to print, as base64."""
+    stderr_bytes: BigCount | None = None
+    """How much the program wrote to standard error."""
+    stderr_truncated: bool | None = None
+    """Whether stderr here is less than the program wrote."""
+    stored: bool | None = None
+    """Whether the object store has this result with all of the kept output, as result.json."""
+
+
+class Usage(Model):
+    """What the program used, its child processes included."""
+
+    cpu_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Processor time in seconds."""
+    max_rss_bytes: BigCount | None = None
+    """Largest resident memory of one process, in bytes."""
+    wall_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Time from start to end in seconds."""
+
+
+def _reasons_go_with_phases() -> str:
+    ends = [reason for reason in Reason if reason not in NON_TERMINAL_REASONS]
+    return " || ".join(
+        f"self.phase == '{phase}' && self.reason in {cel_list([r for r in ends if phase_of(r) is phase])}"
+        for phase in sorted(TERMINAL_PHASES)
+    )
+
+
+def _meanings(of: Mapping[Phase, str] | Mapping[Reason, str]) -> str:
+    return " ".join(f"{value}: {meaning}." for value, meaning in of.items())
+
+
+class SessionStatus(Model):
+    """Observed state, written by the operator."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"!has(self.phase) || !(self.phase in {_TERMINAL}) "
+                "|| has(self.reason) && has(self.timings) && has(self.timings.completed)",
+                "an ended session must have a reason and timings.completed",
+            ),
+            rule(
+                f"!has(self.phase) || !(self.phase in {_TERMINAL}) || !has(self.reason) || "
+                f"({_reasons_go_with_phases()})",
+                "the reason must be one that goes with the phase",
+            ),
+            rule(
+                f"!has(oldSelf.phase) || !(oldSelf.phase in {_TERMINAL}) || "
+                "has(self.reason) && self.reason == oldSelf.reason "
+                "&& has(self.result) == has(oldSelf.result) "
+                "&& (!has(self.result) || self.result == oldSelf.result)",
+                "an ended session must keep its reason and result",
+                "FieldValueForbidden",
+            ),
+        )
+    )
+
+    observed_generation: BigCount | None = None
+    """The metadata.generation this status is about; never falls."""
+    phase: Phase | None = Field(
+        default=None,
+        description=f"Where the session is in its life; absent means Pending. {_meanings(PHASE_MEANINGS)}",
+    )
+    reason: Reason | None = Field(
+        default=None, description=f"Why, as one word for programs. {_meanings(REASON_MEANINGS)}"
+    )
+    message: Message | None = None
+    """Why, as a sentence for people."""
+    start_type: StartType | None = None
+    """Warm: a ready pod was there at once. Waited: there was none at first."""
+    attempts: Count | None = None
+    """How many pods have been chosen for the session; never falls."""
+    epoch: BigCount | None = None
+    """Counts changes of the leading operator; a status of an earlier leader is refused."""
+    pod: SessionPod | None = None
+    """The pod that ran the program."""
+    timings: Timings | None = None
+    """When each step was done."""
+    result: Result | None = None
+    """What the program left; each stream is text if it is safe to print, otherwise base64."""
+    usage: Usage | None = None
+    """What the program used."""
+    conditions: Annotated[list[Condition], Field(max_length=4, json_schema_extra=map_list("type"))] = Field(
+        default_factory=list
+    )
+    """Completed: the session has ended; wait for it with kubectl wait."""
+
+
+def _never_falls(field: str) -> str:
+    return f"self.?status.?{field}.orValue(-1) >= oldSelf.?status.?{field}.orValue(-1)"
+
+
+SESSION_RULES: Final[tuple[JsonObject, ...]] = (
+    rule(
+        f"size(self.metadata.name) <= {names.SESSION_NAME_MAX_LENGTH}",
+        f"the name must not have more than {names.SESSION_NAME_MAX_LENGTH} characters",
+    ),
+    rule(
+        f"self.metadata.name.matches('{names.DNS_LABEL_PATTERN}')",
+        "the name must not have dots: it is a label of the pod",
+    ),
+    rule(
+        f"!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in {_TERMINAL}) "
+        "|| has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase",
+        "an ended session must keep its phase",
+        "FieldValueForbidden",
+    ),
+    rule(_never_falls("epoch"), "status.epoch must not fall: the writer is not the leader any more"),
+    rule(_never_falls("observedGeneration"), "status.observedGeneration must not fall"),
+    rule(_never_falls("attempts"), "status.attempts must not fall"),
+    rule(
+        "!has(oldSelf.status) || !has(oldSelf.status.pod) || !has(self.status) || !has(self.status.pod) "
+        "|| self.status.pod.uid == oldSelf.status.pod.uid "
+        "|| self.status.?attempts.orValue(0) > oldSelf.status.?attempts.orValue(0)",
+        "status.attempts must rise when the session gets another pod",
+    ),
+)
+"""Rules about the whole object, which also see a status that is removed."""
+
+
+def fits_inline(code: str) -> bool:
+    """Whether code can stand in the request; other code goes to the object store, with a codeRef."""
+    # Counting characters first spares encoding a large program only to see that it is large.
+    return len(code) <= INLINE_CODE_BYTES and is_plain(code) and len(code.encode()) <= INLINE_CODE_BYTES

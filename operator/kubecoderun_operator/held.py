@@ -1,0 +1,85 @@
+"""The pod of a session while it runs: what is seen of it, and what that says about how the run ended."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+from kubecoderun_crds.reasons import Reason
+from kubecoderun_operator import outcomes
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
+from kubecoderun_operator.members import OOM_KILLED, Member, member
+from kubecoderun_operator.outcomes import Outcome
+from kubecoderun_sidecar.protocol import RunResult
+
+_LAST_WORDS: Final = 0.5
+"""Seconds for a result that may be on its way when the pod is seen to end."""
+
+
+class HeldPod:
+    """One pod, in the hands of one session."""
+
+    def __init__(self, pod: Member, cluster: Cluster) -> None:
+        self.pod = pod
+        self.gone = False
+        self._cluster = cluster
+        self._news = asyncio.Event()
+        self._scope: asyncio.Timeout | None = None
+
+    def changed(self, pod: Member, gone: bool) -> None:
+        """An event of the pod. One that ends it leaves a stream a moment for its last words."""
+        self.gone = self.gone or gone
+        if not gone:
+            self.pod = pod
+        self._news.set()
+        if self._over and self._scope is not None and self._scope.when() is None:
+            self._scope.reschedule(asyncio.get_running_loop().time() + _LAST_WORDS)
+
+    def while_it_lives(self) -> asyncio.Timeout:
+        """A scope that ends with TimeoutError soon after the pod has been seen to end."""
+        self._scope = asyncio.timeout(_LAST_WORDS if self._over else None)
+        return self._scope
+
+    def left_alone(self) -> None:
+        """The scope was left."""
+        self._scope = None
+
+    async def explain(self, found: RunResult, limit_seconds: int, patience: float) -> Outcome:
+        """The sidecar's result. Where the runtime container died, the node may know that it was for
+        memory."""
+        outcome = outcomes.ended(found, limit_seconds)
+        if outcome.reason is not Reason.RUNTIME_LOST:
+            return outcome
+        try:
+            async with asyncio.timeout(patience):
+                while self.pod.runtime_ending is None and not self.gone:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            await self._look()
+        ending = self.pod.runtime_ending
+        if ending is not None and ending.reason == OOM_KILLED:
+            return outcomes.killed_for_memory(outcome)
+        return outcome
+
+    async def lost(self) -> Outcome:
+        """The sidecar cannot be reached: what does the API server know of the pod?"""
+        await self._look()
+        return outcomes.lost(None if self.gone else self.pod)
+
+    @property
+    def _over(self) -> bool:
+        return self.gone or self.pod.sidecar_ending is not None
+
+    async def _look(self) -> None:
+        try:
+            found = member(await self._cluster.pod(self.pod.namespace, self.pod.name))
+        except ApiUnreachableError:
+            return
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            found = None
+        if found is None or found.uid != self.pod.uid:
+            self.gone = True
+        else:
+            self.pod = found

@@ -1,0 +1,213 @@
+"""What goes into a session's status: the sidecar's result, or why there is none. Pure."""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kubecoderun_crds.fields import MESSAGE_MAX_LENGTH
+from kubecoderun_crds.names import ConditionStatus, SessionCondition
+from kubecoderun_crds.printable import is_printable, printable
+from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, phase_of
+from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
+from kubecoderun_operator.members import OOM_KILLED, Member
+from kubecoderun_sidecar.protocol import Captured, RunResult
+
+_MARKER_BYTES: Final = 256
+"""A preview may be longer than INLINE_OUTPUT_BYTES by the line that says what was left out."""
+_SIGNAL: Final = re.compile(r"SIG[A-Z0-9+-]{1,13}")
+_MOST_BYTES: Final = INLINE_OUTPUT_BYTES + _MARKER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The one definite answer to a session."""
+
+    reason: Reason
+    message: str = ""
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
+    usage: Mapping[str, Any] | None = None
+    timings: Mapping[str, str] = field(default_factory=dict)
+
+
+def timestamp(moment: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC with microseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# --- from the sidecar's result --------------------------------------------------------------------
+
+
+def ended(found: RunResult, limit_seconds: int) -> Outcome:
+    """The outcome of a run that the sidecar has seen to its end."""
+    reason, signal = Reason(found.reason), _signal(found)
+    notes = [_describe(found, reason, signal, limit_seconds)]
+    if found.detail:
+        notes.append(found.detail)
+    if found.store_error:
+        notes.append(f"the full output was not stored: {found.store_error}")
+    result = {
+        "exitCode": found.exit_code,
+        "signal": signal,
+        **_stream("stdout", found.stdout),
+        **_stream("stderr", found.stderr),
+        "stored": found.stored,
+    }
+    usage = {
+        "cpuSeconds": found.usage.cpu_seconds,
+        "maxRssBytes": found.usage.max_rss_bytes,
+        "wallSeconds": found.usage.wall_seconds,
+    }
+    timings = {"started": found.started_at, "finished": found.finished_at, "stored": found.stored_at}
+    return Outcome(
+        reason,
+        "; ".join(note for note in notes if note),
+        {key: value for key, value in result.items() if value is not None},
+        {key: value for key, value in usage.items() if value is not None},
+        {key: value for key, value in timings.items() if value is not None and _is_time(value)},
+    )
+
+
+def _signal(found: RunResult) -> str | None:
+    """The runner's word, which is the user's: only a name of a signal may go on."""
+    return found.signal if found.signal and _SIGNAL.fullmatch(found.signal) else None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _describe(found: RunResult, reason: Reason, signal: str | None, limit_seconds: int) -> str:
+    if reason is Reason.NON_ZERO_EXIT:
+        return f"exit code {found.exit_code}"
+    if reason is Reason.SIGNALLED:
+        return f"ended by {signal or 'a signal'}"
+    if reason is Reason.TIME_LIMIT:
+        return f"killed after {limit_seconds} s"
+    return REASON_MEANINGS[reason]
+
+
+def _stream(name: str, captured: Captured) -> dict[str, Any]:
+    made: dict[str, Any] = {f"{name}Bytes": captured.bytes, f"{name}Truncated": captured.truncated}
+    if captured.base64 is None:
+        text = captured.text or ""
+        if len(text) <= _MOST_BYTES and is_printable(text):
+            return {name: text, **made}
+        data = text.encode("utf-8", "surrogatepass")
+    else:
+        data = base64.b64decode(captured.base64)
+    if len(data) > _MOST_BYTES:
+        made[f"{name}Truncated"] = True
+    return {f"{name}Base64": base64.b64encode(data[:_MOST_BYTES]).decode("ascii"), **made}
+
+
+def killed_for_memory(outcome: Outcome) -> Outcome:
+    """The same outcome, after the node said that it ended the runtime container for its memory."""
+    result = {**(outcome.result or {}), "signal": "SIGKILL"}
+    result.pop("exitCode", None)
+    return Outcome(
+        Reason.OOM_KILLED, REASON_MEANINGS[Reason.OOM_KILLED], result, outcome.usage, outcome.timings
+    )
+
+
+# --- without a result -----------------------------------------------------------------------------
+
+
+def lost(member: Member | None) -> Outcome:
+    """Why the sidecar of a running session cannot be reached, from what is known of its pod (None: it is
+    gone)."""
+    if member is None:
+        return Outcome(Reason.POD_LOST, "the pod was deleted")
+    if member.pod_reason == "DeadlineExceeded":
+        return Outcome(Reason.TIME_LIMIT, "the node ended the pod at its deadline")
+    if member.pod_reason == "NodeLost":
+        return Outcome(Reason.NODE_LOST, f"node {member.node} stopped answering")
+    if member.pod_reason:
+        return Outcome(Reason.POD_LOST, f"{member.pod_reason}: {member.message}".rstrip(": "))
+    if member.runtime_ending is not None and member.runtime_ending.reason == OOM_KILLED:
+        return Outcome(Reason.OOM_KILLED, REASON_MEANINGS[Reason.OOM_KILLED], {"signal": "SIGKILL"})
+    if member.deleting:
+        return Outcome(Reason.POD_LOST, "the pod was deleted")
+    if member.sidecar_ending is not None:
+        return Outcome(Reason.SIDECAR_LOST, f"the sidecar ended: {member.sidecar_ending.reason}")
+    if member.runtime_ending is not None:
+        return Outcome(Reason.RUNTIME_LOST, f"the runtime container ended: {member.runtime_ending.reason}")
+    if not member.ready:
+        return Outcome(
+            Reason.NODE_LOST, f"the sidecar does not answer, and node {member.node} says not ready"
+        )
+    return Outcome(Reason.SIDECAR_LOST, "the sidecar does not answer")
+
+
+# --- the status -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Record:
+    """What the operator knows of one session, in the order in which it learns it."""
+
+    generation: int
+    epoch: int
+    attempts: int = 0
+    start_type: StartType | None = None
+    pod: Mapping[str, Any] | None = None
+    timings: dict[str, str] = field(default_factory=dict)
+
+    def name_pod(self, pod: Member) -> None:
+        """The session's program is about to be started in this pod."""
+        named = {"name": pod.name, "uid": pod.uid, "ip": pod.ip, "node": pod.node}
+        self.pod = {key: value for key, value in named.items() if value}
+
+    def queued(self) -> dict[str, Any]:
+        """Status of a session that waits for a pod."""
+        return self._status(Phase.QUEUED, Reason.WAITING_FOR_POD, REASON_MEANINGS[Reason.WAITING_FOR_POD])
+
+    def running(self) -> dict[str, Any]:
+        """Status of a session whose program has been running for a while."""
+        return self._status(Phase.RUNNING, None, "")
+
+    def completed(self, outcome: Outcome, now: float) -> dict[str, Any]:
+        """The final status."""
+        moment = timestamp(now)
+        timings = {**self.timings, **outcome.timings, "completed": moment}
+        message = printable(outcome.message or REASON_MEANINGS[outcome.reason], MESSAGE_MAX_LENGTH)
+        made = self._status(phase_of(outcome.reason), outcome.reason, message)
+        made["timings"] = timings
+        if outcome.result is not None:
+            made["result"] = dict(outcome.result)
+        if outcome.usage:
+            made["usage"] = dict(outcome.usage)
+        made["conditions"] = [
+            {
+                "type": str(SessionCondition.COMPLETED),
+                "status": str(ConditionStatus.TRUE),
+                "reason": str(outcome.reason),
+                "message": message,
+                "lastTransitionTime": moment,
+                "observedGeneration": self.generation,
+            }
+        ]
+        return made
+
+    def _status(self, phase: Phase, reason: Reason | None, message: str) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "observedGeneration": self.generation,
+            "phase": str(phase),
+            "attempts": self.attempts,
+            "epoch": self.epoch,
+            "timings": dict(self.timings),
+        }
+        if reason is not None:
+            made["reason"] = str(reason)
+        if message:
+            made["message"] = message
+        if self.start_type is not None:
+            made["startType"] = str(self.start_type)
+        if self.pod is not None:
+            made["pod"] = dict(self.pod)
+        return made

@@ -1,0 +1,390 @@
+"""Keeps one pool: makes and removes its pods as `sizing` says, serves its queue, and reports its status.
+
+One worker per pool does all creates and status writes. It sleeps until something happens; nothing polls.
+"""
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+from kubecoderun_crds import names
+from kubecoderun_crds.pool import PoolSpec
+from kubecoderun_crds.reasons import PoolReason
+from kubecoderun_operator import metrics, pods, sizing
+from kubecoderun_operator.allocator import Allocator, Standing
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
+from kubecoderun_operator.conditions import Facts, Setback, Verdict
+from kubecoderun_operator.log import about
+from kubecoderun_operator.members import Member, member
+from kubecoderun_operator.report import StatusReport
+from kubecoderun_operator.sizing import Brake, Expectations, Target
+from kubecoderun_operator.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+_PROVEN_SECONDS: Final = 10.0
+"""A pod that has been ready this long, or serves a session, proves that the template works."""
+_FAULT_PAUSE: Final = 5.0
+_REJECTIONS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+class WaitExpiredError(Exception):
+    """The session waited as long as its pool allows."""
+
+
+class PoolGoneError(Exception):
+    """The pool was deleted while the session waited."""
+
+
+class PoolKeeper:
+    """One pool, from its first event to its deletion."""
+
+    def __init__(self, raw: dict[str, Any], tools: Tools) -> None:
+        meta = raw["metadata"]
+        self.namespace: str = meta["namespace"]
+        self.name: str = meta["name"]
+        self.uid: str = meta["uid"]
+        self.allocator = Allocator()
+        self.closed = False
+        self._tools = tools
+        self._waiters: dict[str, asyncio.Future[Member]] = {}
+        self._expected = Expectations(tools.settings.create_expectation_seconds)
+        self._brake = Brake(tools.settings.backoff_first_seconds, tools.settings.backoff_longest_seconds)
+        self._verdict = Verdict()
+        self._setback: Setback | None = None
+        self._failed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[Any] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._queue_alarm: asyncio.TimerHandle | None = None
+        self._report = StatusReport(self.namespace, self.name, self.uid, raw.get("status") or {}, tools)
+        self.spec: PoolSpec
+        self._generation = -1
+        self.update(raw)
+
+    # --- what events say --------------------------------------------------------------------------
+
+    def update(self, raw: dict[str, Any]) -> None:
+        """The pool was added or changed. Events about its status only, our own included, change nothing."""
+        meta = raw["metadata"]
+        generation = int(meta.get("generation", 1))
+        if meta.get("deletionTimestamp"):
+            self.close()
+            return
+        if generation <= self._generation:
+            return
+        self.spec = PoolSpec.model_validate(raw["spec"])
+        self._generation = generation
+        made = pods.template(self.namespace, self.name, self.uid, self.spec, self._tools.pod_defaults)
+        if self.allocator.revision != made.revision:
+            self._brake.reset()
+            self._setback = None
+            self._failed.clear()
+            self._verdict = self._verdict_before(made.revision)
+        self._template = made
+        self.allocator.revision = made.revision
+        self.poke()
+
+    def observe(self, seen: Member) -> None:
+        """A pod of the pool was added or changed."""
+        self._expected.settle(seen.name)
+        before = self.allocator.seat(seen.uid)
+        was_usable = before is not None and before.member.usable
+        if not self.allocator.observe(seen):
+            return
+        seat = self.allocator.seat(seen.uid)
+        if seen.usable and not was_usable and seat is not None and seat.standing is Standing.FREE:
+            self._tools.background.spawn(self._tools.sidecars.greet(seen), f"greet {seen.name}")
+        self._serve_queue()
+        self.poke()
+
+    def forget(self, uid: str) -> None:
+        """A pod of the pool is gone."""
+        self.allocator.forget(uid, time.monotonic())
+        self._failed.discard(uid)
+        self.poke()
+
+    def close(self) -> None:
+        """The pool is gone: make nothing, let nobody wait. Pods with a session stay with it."""
+        if self.closed:
+            return
+        self.closed = True
+        for session, waiter in list(self._waiters.items()):
+            self.allocator.withdraw(session)
+            if not waiter.done():
+                waiter.set_exception(PoolGoneError(self.name))
+        metrics.forget_pool(self.namespace, self.name)
+        self.stop()
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    def claim(self, session: str, deadline: float, *, first: bool = False) -> Member | asyncio.Future[Member]:
+        """A ready pod, at once; or a future for one, which fails with WaitExpiredError or PoolGoneError.
+
+        deadline: on the clock of the event loop.
+        """
+        found = self.allocator.claim(session, deadline, first=first)
+        if found is not None:
+            return found
+        waiter = self._waiters.get(session)
+        if waiter is None or waiter.done():
+            waiter = self._waiters[session] = asyncio.get_running_loop().create_future()
+            waiter.add_done_callback(lambda done: self._left_queue(session, done))
+        self._set_queue_alarm()
+        self.poke()
+        return waiter
+
+    def withdraw(self, session: str) -> None:
+        """The session does not want to wait any longer."""
+        self.allocator.withdraw(session)
+        self._waiters.pop(session, None)
+        self.poke()
+
+    def release(self, session: str) -> None:
+        """The session gives its reserved pod back; the pod has not been asked anything yet."""
+        self.allocator.release(session)
+        self._serve_queue()
+
+    def assigned(self, session: str) -> None:
+        """The session's pod carries its label now: make another one."""
+        self.allocator.assigned(session)
+        self._brake.recovered()
+        self._setback = None
+        self.poke()
+
+    def discard(self, pod: Member, cause: str) -> None:
+        """The pod has served its session, or cannot serve one: remove it."""
+        self.allocator.spend(pod.uid)
+        self._tools.remover.remove(pod, cause)
+        self.poke()
+
+    def _left_queue(self, session: str, done: asyncio.Future[Member]) -> None:
+        if self._waiters.get(session) is done:
+            del self._waiters[session]
+        if done.cancelled():
+            self.allocator.withdraw(session)
+
+    def _serve_queue(self) -> None:
+        for session, found in self.allocator.grants():
+            waiter = self._waiters.get(session)
+            if waiter is None or waiter.done():
+                self.allocator.release(session)
+            else:
+                waiter.set_result(found)
+
+    def _set_queue_alarm(self) -> None:
+        if self._queue_alarm is not None:
+            self._queue_alarm.cancel()
+            self._queue_alarm = None
+        deadline = self.allocator.next_deadline()
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._queue_alarm = loop.call_at(deadline, self._end_waits)
+
+    def _end_waits(self) -> None:
+        self._queue_alarm = None
+        for session in self.allocator.overdue(asyncio.get_running_loop().time()):
+            waiter = self._waiters.get(session)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(WaitExpiredError(self.name))
+        self._set_queue_alarm()
+        self.poke()
+
+    # --- the worker -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to make and remove pods. Before that only sessions are served, from pods that are there."""
+        if self._worker is None and not self.closed:
+            self._worker = self._tools.background.spawn(self._work(), f"pool {self.namespace}/{self.name}")
+
+    def stop(self) -> None:
+        """Make and remove nothing any more."""
+        for alarm in (self._alarm, self._queue_alarm):
+            if alarm is not None:
+                alarm.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def poke(self) -> None:
+        """Something has changed: look at the pool soon."""
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._look()
+            except NotLeadingError:
+                raise
+            except Exception:
+                logger.exception("a pool could not be looked after", extra=self._about())
+                await asyncio.sleep(_FAULT_PAUSE)
+                self.poke()
+
+    async def _look(self) -> None:
+        if not self._verdict.accepted:
+            await self._check_template()
+        now = time.time()
+        late = self._expected.expire(now)
+        if late:
+            metrics.EXPECTATIONS_EXPIRED.labels(self.namespace, self.name).inc(len(late))
+        self._count_failures(now)
+        plan = sizing.plan(
+            self._target(), self.allocator.counts(), len(self._expected), self._brake, self._has_failed, now
+        )
+        for victim in plan.retire:
+            if self.allocator.retire(victim.uid):
+                cause = "unusable" if self._has_failed(victim) else "surplus"
+                self._tools.remover.remove(victim, cause, retire=True)
+        if plan.create and self._verdict.accepted:
+            await self._create(plan.create)
+        due = await self._report.write(self._facts())
+        self._set_alarm([plan.again_at, None if due is None else time.time() + due])
+
+    def _target(self) -> Target:
+        strategy = self.spec.update_strategy
+        rolls = strategy.type == "Rolling" and self._verdict.accepted
+        return Target(
+            replicas=self.spec.replicas,
+            max_pods=self.spec.max_pods,
+            revision=self._template.revision,
+            max_unavailable=strategy.max_unavailable if rolls else None,
+        )
+
+    def _has_failed(self, pod: Member) -> bool:
+        return pod.failed(time.time(), self._tools.settings.pod_ready_grace_seconds)
+
+    def _count_failures(self, now: float) -> None:
+        """Let the brake know of pods that failed, each once, and of pods that prove the template."""
+        free = self.allocator.counts().free
+        for pod in free:
+            if pod.uid not in self._failed and self._has_failed(pod):
+                self._failed.add(pod.uid)
+                self._brake.failed(now)
+                said = pod.message or "it started but never became ready"
+                self._setback = Setback(PoolReason.PODS_FAILING, f"pod {pod.name}: {said}")
+                logger.warning("a warm pod failed", extra=self._about(pod=pod.name, cause=said))
+        if any(pod.usable and now - (pod.ready_since or now) >= _PROVEN_SECONDS for pod in free):
+            self._brake.recovered()
+            self._setback = None
+
+    def _facts(self) -> Facts:
+        return Facts(
+            self.name,
+            self._generation,
+            self._target(),
+            self.allocator.counts(),
+            self._verdict,
+            self._setback,
+        )
+
+    def _set_alarm(self, moments: list[float | None]) -> None:
+        """Look again at the soonest of these, or when a pause or an expectation ends, or when a pod that
+        starts runs out of time or has proven the template."""
+        now = time.time()
+        moments.append(self._expected.next_expiry())
+        if not self._verdict.accepted and self._brake.blocked(now):
+            moments.append(self._brake.until)
+        grace = self._tools.settings.pod_ready_grace_seconds
+        for pod in self.allocator.counts().free:
+            if not pod.usable and pod.started is not None and pod.started + grace > now:
+                moments.append(pod.started + grace + 0.1)
+            elif pod.usable and self._brake.failures and pod.ready_since is not None:
+                moments.append(pod.ready_since + _PROVEN_SECONDS + 0.1)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        soonest = min((moment for moment in moments if moment is not None), default=None)
+        if soonest is not None:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(max(0.01, soonest - now), self.poke)
+
+    # --- making pods ------------------------------------------------------------------------------
+
+    def _verdict_before(self, revision: str) -> Verdict:
+        """What the pool's status says about this very template, so that a restart need not ask again."""
+        status = self._report.status
+        if status.get("revision") == revision:
+            for entry in status.get("conditions") or ():
+                if (
+                    entry.get("type") == names.PoolCondition.TEMPLATE_ACCEPTED
+                    and entry.get("status") == "True"
+                ):
+                    return Verdict(accepted=True)
+        return Verdict()
+
+    async def _check_template(self) -> None:
+        """Ask the API server whether it would create such a pod, before any old pod is given up for it."""
+        now = time.time()
+        if self._brake.blocked(now):
+            return
+        try:
+            await self._tools.cluster.create_pod(self._new_pod(), dry_run=True)
+        except ApiError as error:
+            self._refused(error, now)
+        except ApiUnreachableError as error:
+            self._brake.failed(now)
+            self._verdict = Verdict(None, str(error))
+        else:
+            self._verdict = Verdict(accepted=True)
+
+    async def _create(self, count: int) -> None:
+        results = await asyncio.gather(*(self._create_one() for _ in range(count)))
+        if all(results):
+            self._brake.created()
+        # More may be wanted than this batch; the next look says.
+        self.poke()
+
+    async def _create_one(self) -> bool:
+        manifest = self._new_pod()
+        name, now = manifest["metadata"]["name"], time.time()
+        self._expected.ask(name, now)
+        try:
+            made = await self._tools.cluster.create_pod(manifest)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                # An earlier attempt whose answer was lost has made it; the watch will show it.
+                return True
+            self._expected.settle(name)
+            self._refused(error, now)
+            return False
+        except ApiUnreachableError as error:
+            # It may exist: the expectation stays until the pod is seen or the entry expires.
+            self._brake.failed(now)
+            self._count_create("failed")
+            logger.warning("a pod may not have been created", extra=self._about(cause=str(error)))
+            return False
+        self._count_create("created")
+        found = member(made)
+        if found is not None:
+            self.observe(found)
+        return True
+
+    def _refused(self, error: ApiError, now: float) -> None:
+        """The API server will not have the pod. Its own words go into the pool's status."""
+        self._count_create("refused")
+        logger.warning("a pod was refused", extra=self._about(cause=str(error)))
+        if error.status == HTTPStatus.FORBIDDEN and "exceeded quota" in error.message:
+            self._setback = Setback(PoolReason.QUOTA_EXCEEDED, error.message)
+            self._brake.failed(now, at_least=self._tools.settings.quota_pause_seconds)
+            if self._verdict.accepted is None:
+                self._verdict = Verdict(accepted=True)
+            return
+        self._brake.failed(now)
+        if error.status in _REJECTIONS:
+            # Asked again after the pause: what refuses a pod (a policy, a class) can change without the pool.
+            self._verdict = Verdict(accepted=False, message=error.message)
+
+    def _new_pod(self) -> dict[str, Any]:
+        taken = {pod.runtime_uid for pod in self.allocator.members()}
+        uid = pods.pick_uid(self._tools.pod_defaults, taken)
+        return pods.manifest(self._template, names.pod_name(self.name), uid)
+
+    def _count_create(self, outcome: str) -> None:
+        metrics.POD_CREATES.labels(self.namespace, self.name, outcome).inc()
+
+    def _about(self, **fields: object) -> dict[str, Any]:
+        return about(namespace=self.namespace, pool=self.name, **fields)

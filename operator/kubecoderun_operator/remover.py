@@ -1,0 +1,91 @@
+"""Deletes pods. A warm pod is taken out of service by its sidecar first, so that nobody can be using it."""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Final
+
+from kubecoderun_crds import names
+from kubecoderun_operator import metrics
+from kubecoderun_operator.background import Background
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
+from kubecoderun_operator.log import about
+from kubecoderun_operator.members import Member
+from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars, SidecarUnreachableError
+
+logger = logging.getLogger(__name__)
+
+_PAUSE: Final = 1.0
+
+
+class Remover:
+    """Carries deletions out in the background. A deletion that keeps failing is left to the sweeper."""
+
+    def __init__(
+        self, cluster: Cluster, sidecars: Sidecars, background: Background, grace_seconds: int
+    ) -> None:
+        self._cluster = cluster
+        self._sidecars = sidecars
+        self._background = background
+        self._grace = grace_seconds
+        self._under_way: set[str] = set()
+
+    def remove(self, pod: Member, cause: str, *, retire: bool = False) -> None:
+        """Delete a pod. retire: only after its sidecar has confirmed that it has no session, if it
+        answers."""
+        if pod.uid in self._under_way:
+            return
+        self._under_way.add(pod.uid)
+        self._background.spawn(self._remove(pod, cause, retire), f"remove {pod.name}")
+
+    def busy(self, pod: Member) -> bool:
+        """Whether the pod is being deleted right now."""
+        return pod.uid in self._under_way
+
+    async def _remove(self, pod: Member, cause: str, retire: bool) -> None:
+        try:
+            version = None
+            if retire and pod.usable and await self._bound(pod):
+                version = await self._version_if_warm(pod)
+                if version is None:
+                    return
+            await self._delete(pod, version)
+            metrics.POD_DELETES.labels(pod.namespace, pod.pool, cause).inc()
+        finally:
+            self._under_way.discard(pod.uid)
+
+    async def _delete(self, pod: Member, version: str | None) -> None:
+        while True:
+            try:
+                await self._cluster.delete_pod(pod.namespace, pod.name, pod.uid, self._grace, version)
+                return
+            except ApiUnreachableError as error:
+                logger.warning("a pod is not deleted yet", extra=about(pod=pod.name, cause=str(error)))
+                await asyncio.sleep(_PAUSE)
+            except ApiError as error:
+                logger.error("a pod cannot be deleted", extra=about(pod=pod.name, cause=str(error)))
+                return
+
+    async def _bound(self, pod: Member) -> bool:
+        """Whether the sidecar says that a session has the pod. Retired or silent sidecars have none."""
+        try:
+            await self._sidecars.retire(pod)
+        except SidecarUnreachableError:
+            return False
+        except SidecarRefusedError as error:
+            return error.status == HTTPStatus.CONFLICT
+        return False
+
+    async def _version_if_warm(self, pod: Member) -> str | None:
+        """The pod's resourceVersion, if its label still says that it is warm.
+
+        Such a pod was prepared for a session by an operator that ended before it could label it. Nothing was
+        started in it, and nothing will be: the retire request has shut out every earlier leader.
+        """
+        try:
+            found = await self._cluster.pod(pod.namespace, pod.name)
+        except (ApiError, ApiUnreachableError):
+            return None
+        meta = found["metadata"]
+        warm = (meta.get("labels") or {}).get(names.LABEL_STATE) == names.PodState.WARM
+        return str(meta["resourceVersion"]) if warm and meta["uid"] == pod.uid else None

@@ -1,0 +1,138 @@
+"""The desk: which sessions are being served, and which run an event is about."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from typing import Any, Final, Protocol
+
+from kubecoderun_operator import orders
+from kubecoderun_operator.cluster import NotLeadingError
+from kubecoderun_operator.log import about
+from kubecoderun_operator.members import Member
+from kubecoderun_operator.orders import Session
+from kubecoderun_operator.registry import Registry
+from kubecoderun_operator.run import Run, is_fresh
+from kubecoderun_operator.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED_SECONDS: Final = 900.0
+"""How long an ended session is remembered, so that a late event of it starts nothing."""
+
+
+class Calendar(Protocol):
+    """What knows when sessions are to be deleted."""
+
+    def finished(self, session: dict[str, Any], ttl_seconds: float) -> None:
+        """The session has ended, and is kept that long."""
+
+    def expires(self, session: Session) -> None:
+        """The session names a time at which it is to be deleted."""
+
+
+class Desk:
+    """One run per unfinished session. Methods only enqueue; the work is done in tasks."""
+
+    def __init__(self, tools: Tools, registry: Registry, calendar: Calendar) -> None:
+        self._tools = tools
+        self._registry = registry
+        self._calendar = calendar
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._closed = False
+
+    def session_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
+        """A session was listed, added or changed, or has left the set of unfinished sessions."""
+        uid = raw["metadata"]["uid"]
+        if kind == "DELETED":
+            self.gone(uid)
+            return
+        session = orders.session(raw)
+        run = self._runs.get(uid)
+        if session.expires_at is not None:
+            self._calendar.expires(session)
+        if run is not None:
+            run.update(session)
+        elif not session.terminal and uid not in self._ended and not self._closed:
+            self._begin(session)
+
+    def pod_seen(self, pod: Member, gone: bool) -> None:
+        """Something about a pod; it may belong to a session."""
+        run = self._runs.get(pod.session_uid)
+        if run is not None:
+            run.pod_changed(pod, gone)
+
+    def gone(self, uid: str) -> None:
+        """The session was deleted, or ended by somebody else: stop, unless it is our own answer that ended
+        it."""
+        run = self._runs.get(uid)
+        if run is None or run.answered:
+            return
+        task = self._tasks[uid]
+        task.cancel()
+        logger.info("a session was deleted while it was served", extra=about(session=run.session.name))
+
+    def serves(self, uid: str) -> bool:
+        """Whether the session is being served, or has been to its end."""
+        return uid in self._runs or uid in self._ended
+
+    def serves_now(self, uid: str) -> bool:
+        """Whether the session is being served."""
+        return uid in self._runs
+
+    def running(self, namespace: str) -> dict[str, float]:
+        """Sessions being served in a namespace, with the time (monotonic) at which that began."""
+        return {uid: run.began for uid, run in self._runs.items() if run.session.namespace == namespace}
+
+    async def close(self, seconds: float) -> None:
+        """Take nothing new, let runs come to their end for so long, and leave the rest to the next
+        operator."""
+        self._closed = True
+        tasks = list(self._tasks.values())
+        if tasks and seconds > 0:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, session: Session) -> None:
+        fresh = is_fresh(session, self._registry.carriers(session.uid))
+        run = Run(session, self._tools, self._registry, fresh=fresh)
+        self._runs[session.uid] = run
+        self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
+
+    async def _serve(self, run: Run) -> None:
+        uid = run.session.uid
+        try:
+            ending = await run.execute()
+        except asyncio.CancelledError:
+            # On close, pods stay as they are: the next operator attaches to them.
+            if not self._closed:
+                run.abandon()
+                self._remember(uid)
+            raise
+        except NotLeadingError:
+            raise
+        except Exception:
+            # The answer could not be written. The sweeper finds the session again.
+            logger.exception("a session has no answer yet", extra=about(session=run.session.name))
+            self._leave(uid)
+            return
+        else:
+            self._remember(uid)
+            if ending is not None:
+                self._calendar.finished(ending.stored, ending.ttl_seconds)
+        finally:
+            self._leave(uid)
+
+    def _leave(self, uid: str) -> None:
+        self._runs.pop(uid, None)
+        self._tasks.pop(uid, None)
+
+    def _remember(self, uid: str) -> None:
+        now = time.monotonic()
+        self._ended[uid] = now
+        while self._ended and next(iter(self._ended.values())) < now - _REMEMBERED_SECONDS:
+            self._ended.popitem(last=False)

@@ -1,0 +1,163 @@
+"""How many pods a pool makes, and which it takes away. Pure: no clock, no I/O.
+
+    wanted unassigned = min(replicas + waiting sessions, maxPods - assigned - terminating)
+
+Pods that were asked for but are not yet seen count as there (`Expectations`), so a late watch cannot lead
+to a pod too many. Failures slow the making down (`Brake`), so a wrong image or a full quota cannot turn
+into a hot loop.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from kubecoderun_operator.allocator import Counts
+from kubecoderun_operator.members import Member
+
+FIRST_BATCH: Final = 1
+LARGEST_BATCH: Final = 64
+"""Creates in flight at once; batches double from the first to the largest as long as creates succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the pool's owner wants."""
+
+    replicas: int
+    max_pods: int
+    revision: str
+    max_unavailable: int | None
+    """Ready warm pods that may be missing during a rolling update; None replaces old pods only as they are
+    used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, and when to look again if nothing else happens before (same clock as now)."""
+
+    create: int = 0
+    retire: tuple[Member, ...] = ()
+    again_at: float | None = None
+
+
+class Expectations:
+    """Pods that were asked for and not yet seen, by name. An entry that stays unanswered expires."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._asked: dict[str, float] = {}
+
+    def ask(self, name: str, now: float) -> None:
+        """A create of this pod is about to be sent."""
+        self._asked[name] = now
+
+    def settle(self, name: str) -> None:
+        """The pod was seen, or the API server said that there is none."""
+        self._asked.pop(name, None)
+
+    def expire(self, now: float) -> list[str]:
+        """Give up the entries older than the limit; their names, because such a pod may still turn up."""
+        late = [name for name, at in self._asked.items() if at <= now - self._seconds]
+        for name in late:
+            del self._asked[name]
+        return late
+
+    def next_expiry(self) -> float | None:
+        """When the oldest entry expires."""
+        oldest = min(self._asked.values(), default=None)
+        return None if oldest is None else oldest + self._seconds
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+
+class Brake:
+    """Slow start and back-off. Failures in a row double the pause; one pod that becomes ready ends it."""
+
+    def __init__(self, first_pause: float, longest_pause: float) -> None:
+        self._first = first_pause
+        self._longest = longest_pause
+        self.batch = FIRST_BATCH
+        self.failures = 0
+        self.until = 0.0
+
+    def blocked(self, now: float) -> bool:
+        return now < self.until
+
+    def created(self) -> None:
+        """A create succeeded: the next batch may be twice as large."""
+        self.batch = min(self.batch * 2, LARGEST_BATCH)
+
+    def failed(self, now: float, at_least: float = 0.0) -> None:
+        """A create or a pod failed: pause, at_least so many seconds. Failures within one pause count once."""
+        self.batch = FIRST_BATCH
+        if self.blocked(now):
+            return
+        pause = min(self._first * 2**self.failures, self._longest)
+        self.failures += 1
+        self.until = now + max(pause, at_least)
+
+    def recovered(self) -> None:
+        """A pod became ready: the template works."""
+        self.failures = 0
+
+    def reset(self) -> None:
+        """There is a new template: old failures say nothing about it."""
+        self.batch, self.failures, self.until = FIRST_BATCH, 0, 0.0
+
+
+def wanted(target: Target, counts: Counts) -> int:
+    """How many pods without a session there should be, ready or not."""
+    room = target.max_pods - counts.assigned - counts.terminating
+    return max(0, min(target.replicas + counts.waiting, room))
+
+
+def plan(
+    target: Target, counts: Counts, expected: int, brake: Brake, failed: Callable[[Member], bool], now: float
+) -> Plan:
+    """The next step towards the target.
+
+    A reserved pod still counts as unassigned, because its label says so until the pod patch: its
+    replacement is made after that. Failed pods keep their place until the pause is over, which bounds how
+    many there can be.
+    """
+    want = wanted(target, counts)
+    have = len(counts.free) + counts.reserved + expected
+    blocked = brake.blocked(now)
+    retire = _victims(target, counts, have - want, failed, spare_failed=blocked)
+    create = 0 if blocked else min(max(0, want - have), brake.batch)
+    waits_for_brake = blocked and (want > have or any(failed(member) for member in counts.free))
+    return Plan(create, tuple(retire), brake.until if waits_for_brake else None)
+
+
+def _victims(
+    target: Target, counts: Counts, surplus: int, failed: Callable[[Member], bool], *, spare_failed: bool
+) -> list[Member]:
+    order = sorted(counts.free, key=lambda member: _rank(member, target.revision, failed))
+    victims = order[: max(0, surplus)]
+    rest = order[len(victims) :]
+    if not spare_failed:
+        victims += [member for member in rest if failed(member)]
+    if target.max_unavailable is not None:
+        victims += _outdated(target, counts, [member for member in rest if not failed(member)], victims)
+    return victims
+
+
+def _rank(member: Member, revision: str, failed: Callable[[Member], bool]) -> tuple[int, bool, float]:
+    """Who goes first: pending, then failed, then ready; of those old revisions first, then the newest."""
+    broken = failed(member)
+    kind = 1 if broken else (2 if member.usable else 0)
+    return kind, member.revision == revision, -member.created
+
+
+def _outdated(target: Target, counts: Counts, rest: Iterable[Member], gone: list[Member]) -> list[Member]:
+    """Pods of an older revision that can go now: those that are not ready, and so many ready ones as may
+    miss."""
+    old = [member for member in rest if member.revision != target.revision]
+    going = {member.uid for member in gone}
+    ready = sum(1 for member in counts.free if member.usable and member.uid not in going) + counts.reserved
+    # Not `wanted`: that shrinks with each pod being removed, and the floor would sink with it.
+    floor = min(target.replicas, target.max_pods - counts.assigned) - (target.max_unavailable or 0)
+    spare = max(0, ready - max(0, floor))
+    idle = [member for member in old if not member.usable]
+    return idle + [member for member in old if member.usable][:spare]

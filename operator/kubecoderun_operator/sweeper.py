@@ -1,0 +1,281 @@
+"""Deletes sessions when their time has come, and finds what events have missed.
+
+What this process has finished is deleted to the second, by timers in memory. For the rest there are slow
+lists, page by page and without contents: sessions and pods that nobody here knows, and those known here
+that are no longer there.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from kubecoderun_crds import names
+from kubecoderun_operator import metrics, orders
+from kubecoderun_operator.allocator import Standing
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
+from kubecoderun_operator.log import about
+from kubecoderun_operator.members import Member, seconds
+from kubecoderun_operator.orders import Session
+from kubecoderun_operator.registry import Registry
+from kubecoderun_operator.sessions import Desk
+from kubecoderun_operator.tools import Tools
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_SLEEP: Final = 30.0
+_RETRY_SECONDS: Final = 5.0
+_DELETES_AT_ONCE: Final = 8
+_SETTLED_SECONDS: Final = 5.0
+"""What is younger is still on its way through events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """When to delete which session; version: only if it is unchanged since."""
+
+    at: float
+    namespace: str
+    name: str
+    uid: str
+    version: str | None
+
+
+class Timetable:
+    """The sessions to delete, by time. Pure. A later entry for a session replaces an earlier one."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+        self._entries: dict[str, Expiry] = {}
+
+    def put(self, entry: Expiry) -> None:
+        self._entries[entry.uid] = entry
+        heapq.heappush(self._heap, (entry.at, entry.uid))
+
+    def take_due(self, now: float) -> list[Expiry]:
+        """Remove and return all whose time has come."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            at, uid = heapq.heappop(self._heap)
+            entry = self._entries.get(uid)
+            if entry is not None and entry.at == at:
+                due.append(self._entries.pop(uid))
+        return due
+
+    def next_at(self) -> float | None:
+        """The earliest time; it may be that of an entry that was replaced."""
+        return self._heap[0][0] if self._heap else None
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Sweeper:
+    """Runs in the background from the time the operator leads."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._timetable = Timetable()
+        self._wake = asyncio.Event()
+        self._registry: Registry
+        self._desk: Desk
+
+    def start(self, registry: Registry, desk: Desk) -> None:
+        """Begin to delete and to look around."""
+        self._registry, self._desk = registry, desk
+        settings, spawn = self._tools.settings, self._tools.background.spawn
+        spawn(self._delete_expired(), "expiry")
+        spawn(self._every(settings.sweep_pods_seconds, self.sweep_pods), "sweep pods")
+        spawn(self._every(settings.sweep_sessions_seconds, self.sweep_sessions), "sweep sessions")
+
+    # --- expiry -----------------------------------------------------------------------------------
+
+    def finished(self, session: dict[str, Any], ttl_seconds: float) -> None:
+        """Delete this session, as it stands after its answer, when its time has come."""
+        seen = orders.session(session)
+        at = seen.expires_at
+        if at is None:
+            at = (seen.completed_at or time.time()) + ttl_seconds
+        version = session["metadata"]["resourceVersion"]
+        self._put(Expiry(at, seen.namespace, seen.name, seen.uid, version))
+
+    def expires(self, session: Session) -> None:
+        """Delete this unfinished session at the time it names itself."""
+        if session.expires_at is not None:
+            self._put(Expiry(session.expires_at, session.namespace, session.name, session.uid, None))
+
+    def _put(self, entry: Expiry) -> None:
+        next_at = self._timetable.next_at()
+        self._timetable.put(entry)
+        if next_at is None or entry.at < next_at:
+            self._wake.set()
+
+    async def _delete_expired(self) -> None:
+        while True:
+            due = self._timetable.take_due(time.time())
+            for start in range(0, len(due), _DELETES_AT_ONCE):
+                batch = due[start : start + _DELETES_AT_ONCE]
+                await asyncio.gather(*(self._delete(entry) for entry in batch))
+            next_at = self._timetable.next_at()
+            wait = _LONGEST_SLEEP if next_at is None else min(_LONGEST_SLEEP, next_at - time.time())
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.01, wait))
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    async def _delete(self, entry: Expiry) -> None:
+        try:
+            if entry.version is None:
+                await self._expire_as_it_stands(entry)
+            else:
+                await self._tools.cluster.delete_session(
+                    entry.namespace, entry.name, entry.uid, entry.version
+                )
+        except ApiError as error:
+            if error.status == HTTPStatus.CONFLICT:
+                # It has changed: its expiry may have been moved.
+                self._put(Expiry(time.time(), entry.namespace, entry.name, entry.uid, None))
+            elif error.status != HTTPStatus.NOT_FOUND:
+                where = about(namespace=entry.namespace, session=entry.name, cause=str(error))
+                logger.error("a session cannot be deleted", extra=where)
+        except ApiUnreachableError:
+            again = time.time() + _RETRY_SECONDS
+            self._put(Expiry(again, entry.namespace, entry.name, entry.uid, entry.version))
+
+    async def _expire_as_it_stands(self, entry: Expiry) -> None:
+        raw = await self._tools.cluster.session(entry.namespace, entry.name)
+        if raw["metadata"]["uid"] != entry.uid:
+            return
+        at = self._expiry_of(orders.session(raw))
+        version = raw["metadata"]["resourceVersion"]
+        if at is None:
+            return
+        if at > time.time():
+            self._put(Expiry(at, entry.namespace, entry.name, entry.uid, version))
+            return
+        await self._tools.cluster.delete_session(entry.namespace, entry.name, entry.uid, version)
+
+    def _expiry_of(self, session: Session) -> float | None:
+        """When a session is to be deleted, as far as that is known; None for an unfinished one without a
+        time."""
+        if session.expires_at is not None:
+            return session.expires_at
+        if not session.terminal:
+            return None
+        keeper = self._registry.known(session.namespace, session.pool)
+        ttl: float = self._tools.settings.ttl_seconds
+        if keeper is not None:
+            ttl = keeper.spec.session_defaults.ttl_seconds_after_finished
+        return (session.completed_at or time.time()) + ttl
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    async def sweep_sessions(self) -> None:
+        """Find sessions whose events were missed, and finished ones that another process left."""
+        for namespace in self._tools.settings.namespaces:
+            began = time.monotonic() - _SETTLED_SECONDS
+            served = self._desk.running(namespace)
+            present: set[str] = set()
+            async for raw in self._tools.cluster.session_metadata(namespace):
+                meta = raw["metadata"]
+                present.add(meta["uid"])
+                young = (seconds(meta.get("creationTimestamp")) or 0.0) > time.time() - _SETTLED_SECONDS
+                if not young and not self._knows(meta["uid"]):
+                    await self._look_at_session(namespace, meta["name"])
+            for uid, since in served.items():
+                if since < began and uid not in present:
+                    metrics.SWEPT.labels("session-gone").inc()
+                    self._desk.gone(uid)
+
+    def _knows(self, uid: str) -> bool:
+        return uid in self._timetable or self._desk.serves(uid)
+
+    async def _look_at_session(self, namespace: str, name: str) -> None:
+        raw = await _found(self._tools.cluster.session(namespace, name))
+        if raw is None:
+            return
+        session = orders.session(raw)
+        at = self._expiry_of(session)
+        if session.terminal and at is not None:
+            version = raw["metadata"]["resourceVersion"]
+            self._put(Expiry(at, namespace, name, session.uid, version))
+        elif not session.terminal and not self._knows(session.uid):
+            metrics.SWEPT.labels("session-missed").inc()
+            self._desk.session_seen(None, raw)
+
+    # --- pods -------------------------------------------------------------------------------------
+
+    async def sweep_pods(self) -> None:
+        """Find pods whose events were missed, and pods whose session is over or gone."""
+        for namespace in self._tools.settings.namespaces:
+            known = {pod.uid: pod for pod in self._registry.pods(namespace)}
+            present: set[str] = set()
+            async for raw in self._tools.cluster.pod_metadata(namespace):
+                meta = raw["metadata"]
+                present.add(meta["uid"])
+                if meta["uid"] not in known:
+                    await self._look_at_pod(namespace, meta["name"])
+            for uid, pod in known.items():
+                if uid not in present:
+                    metrics.SWEPT.labels("pod-gone").inc()
+                    self._registry.missing(pod)
+            await self._remove_orphans(namespace)
+
+    async def _look_at_pod(self, namespace: str, name: str) -> None:
+        raw = await _found(self._tools.cluster.pod(namespace, name))
+        if raw is not None:
+            self._registry.pod_seen(None, raw)
+
+    async def _remove_orphans(self, namespace: str) -> None:
+        settled = time.time() - _SETTLED_SECONDS
+        for pod in self._registry.pods(namespace, Standing.SPENT):
+            if not pod.deleting and pod.created < settled and pod.state == names.PodState.WARM:
+                self._tools.remover.remove(pod, "unusable", retire=True)
+        for pod in [
+            *self._registry.pods(namespace, Standing.ASSIGNED),
+            *self._registry.pods(namespace, Standing.SPENT),
+        ]:
+            in_hand = pod.deleting or self._tools.remover.busy(pod) or self._desk.serves_now(pod.session_uid)
+            if pod.session_uid and not in_hand:
+                await self._look_at_owner(pod)
+
+    async def _look_at_owner(self, pod: Member) -> None:
+        raw = await _found(self._tools.cluster.session(pod.namespace, pod.session)) if pod.session else None
+        if raw is None or raw["metadata"]["uid"] != pod.session_uid or orders.session(raw).terminal:
+            logger.warning("a pod outlived its session", extra=about(pod=pod.name, session=pod.session))
+            metrics.SWEPT.labels("pod-orphaned").inc()
+            self._registry.discard(pod, "orphan")
+        else:
+            self._desk.session_seen(None, raw)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _every(self, pause: float, sweep: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await sweep()
+            except (ApiError, ApiUnreachableError) as error:
+                logger.warning("a sweep was given up", extra=about(cause=str(error)))
+            except NotLeadingError:
+                raise
+            except Exception:
+                logger.exception("a sweep failed")
+
+
+async def _found(request: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The object, or None if there is none."""
+    try:
+        return await request
+    except ApiError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return None
+        raise

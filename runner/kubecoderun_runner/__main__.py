@@ -1,0 +1,50 @@
+"""Entry point of the runtime container: connect, confine, serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from kubecoderun_runner import frames
+from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
+from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
+from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
+from kubecoderun_runner.pid1 import Pid1, note
+
+
+def fail(text: str) -> NoReturn:
+    """End with the reason in the container's log; the sidecar sees the connection close."""
+    note(text)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run until the sidecar is gone or SIGTERM comes."""
+    if os.getpid() != 1:
+        fail("this must be process 1 of its container: it ends runs by ending everything else")
+    try:
+        settings = read_settings(os.environ)
+        os.chdir(settings.workspace)
+        channel = Channel(connect(settings.channel, settings.connect_seconds))
+        hide_from_programs()
+        apply_limits(settings.processes)
+        apply_seccomp(sockets=settings.network)
+        env = program_environment(os.environ)
+    except (SettingsError, ConfinementError, ChannelClosedError, OSError) as error:
+        fail(str(error))
+    try:
+        Pid1(channel, settings, env).serve()
+    except ChannelClosedError as error:
+        fail(str(error))
+    except (frames.FrameError, OSError) as error:
+        message = str(error)[:500]
+        try:
+            channel.send(frames.encode_json(b"F", message=message))
+        except ChannelClosedError as gone:
+            note(str(gone))
+        fail(message)
+
+
+if __name__ == "__main__":
+    main()

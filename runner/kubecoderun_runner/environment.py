@@ -1,0 +1,68 @@
+"""What the runner is told by the pod, and which environment programs see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PREFIX = "KCR_"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class SettingsError(Exception):
+    """A variable of the pod has no usable value."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The runner's environment variables, all with the prefix KCR_."""
+
+    channel: str
+    """CHANNEL: path of the sidecar's unix socket."""
+    workspace: str
+    """WORKSPACE: the folder programs run in."""
+    network: bool
+    """NETWORK: `None` allows unix sockets only, `Unmanaged` any."""
+    preload: tuple[str, ...]
+    """PRELOAD: Python modules a spare interpreter loads, comma-separated."""
+    processes: int | None
+    """PROCESSES: most processes and threads at a time; no limit of ours when absent."""
+    connect_seconds: float
+    """CONNECT_SECONDS: how long to wait for the sidecar's socket."""
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; SettingsError says which variable is wrong and what it may be."""
+    network = environ.get("KCR_NETWORK", "None")
+    if network not in ("None", "Unmanaged"):
+        raise SettingsError(f"KCR_NETWORK is {network!r}: give None or Unmanaged")
+    return Settings(
+        channel=environ.get("KCR_CHANNEL", "/run/kubecoderun/runner.sock"),
+        workspace=environ.get("KCR_WORKSPACE", "/mnt/data"),
+        network=network == "Unmanaged",
+        preload=tuple(name.strip() for name in environ.get("KCR_PRELOAD", "").split(",") if name.strip()),
+        processes=int(_positive(environ, "KCR_PROCESSES")) if "KCR_PROCESSES" in environ else None,
+        connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS")
+        if "KCR_CONNECT_SECONDS" in environ
+        else 120.0,
+    )
+
+
+def program_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every program sees: the container's variables without ours, and a home it can write to."""
+    seen = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    seen.setdefault("PATH", DEFAULT_PATH)
+    seen["HOME"] = "/tmp"
+    for name in ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"):
+        seen.pop(name, None)
+    return seen
+
+
+def _positive(environ: Mapping[str, str], name: str) -> float:
+    try:
+        value = float(environ[name])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise SettingsError(f"{name} is {environ[name]!r}: give a number over 0")
+    return value

@@ -1,0 +1,77 @@
+"""Starting a process with pipes for its streams, in a session of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+PIPE_BYTES: Final = 1 << 18
+"""Wanted size of output pipes: fewer, larger reads."""
+_CONTROL_FD: Final = 3
+_HIGH_FD: Final = 32
+
+
+@dataclass
+class Process:
+    """A started process and our ends of its streams. Closing them is the caller's."""
+
+    pid: int
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def launch(program: str, argv: Sequence[str], env: dict[str, str], *, control: int | None = None) -> Process:
+    """Start `program` in the current folder; `control` becomes its descriptor 3.
+
+    The child has default signal handling and nothing open but its streams. OSError when it cannot be started.
+    """
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    lifted: list[int] = []
+    try:
+        # Above the numbers the child uses, so that no dup2 overwrites a descriptor that is still to be
+        # copied.
+        wanted = theirs if control is None else [*theirs, control]
+        lifted.extend(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in wanted)
+        targets = (0, 1, 2, _CONTROL_FD)
+        pid = os.posix_spawn(
+            program,
+            list(argv),
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(lifted, targets, strict=False)
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT],
+        )
+    except BaseException:
+        _close(ours)
+        raise
+    finally:
+        _close(theirs)
+        _close(lifted)
+    for fd in ours:
+        os.set_blocking(fd, False)
+    for fd in ours[1:]:
+        _enlarge(fd)
+    return Process(pid, *ours)
+
+
+def _enlarge(fd: int) -> None:
+    """A larger pipe only saves time; users may have a limit on how much pipe memory they use."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        return
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

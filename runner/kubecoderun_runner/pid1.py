@@ -1,0 +1,371 @@
+"""PID 1 of the runtime container: one loop over the sidecar, the spare and the program."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from kubecoderun_runner import frames, languages
+from kubecoderun_runner.channel import Channel
+from kubecoderun_runner.environment import Settings
+from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.orders import Order, parse_order
+from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything
+from kubecoderun_runner.spare import Report, Spare, shadows
+from kubecoderun_runner.workspace import SourceFile
+
+PROTOCOL: Final = 1
+_READ_BYTES: Final = 1 << 18
+_CANNOT_START: Final = 127 << 8
+"""Wait status of a program that could not be started, as a shell reports it."""
+
+
+@dataclass
+class Delivery:
+    """A program on its way from the sidecar to us."""
+
+    order: Order
+    source: SourceFile
+    code_left: int
+    stdin: bytearray = field(default_factory=bytearray)
+
+    @property
+    def complete(self) -> bool:
+        return not self.code_left and len(self.stdin) == self.order.stdin_bytes
+
+
+def note(text: str) -> None:
+    """A line in the container's log, for whoever made the image."""
+    print(f"runner: {text}", file=sys.stderr, flush=True)
+
+
+class Pid1:
+    """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
+
+    def __init__(self, channel: Channel, settings: Settings, env: dict[str, str]) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._env = env
+        self._spare: Spare | None = None
+        self._report = Report()
+        self._delivery: Delivery | None = None
+        self._prepared: Delivery | None = None
+        self._run: Run | None = None
+        self._selector = selectors.DefaultSelector()
+        self._terminating = False
+        self._writing = False
+        self._congested = False
+
+    def serve(self) -> None:
+        """Work until SIGTERM; raises ChannelClosedError, FrameError or OSError when that is impossible."""
+        self._listen_to_signals()
+        self._selector.register(self._channel, selectors.EVENT_READ, self._on_sidecar)
+        self._channel.send(
+            frames.encode_json(b"H", protocol=PROTOCOL, languages=languages.installed(self._env["PATH"]))
+        )
+        self._start_spare()
+        while not (self._terminating and self._run is None):
+            for key, events in self._selector.select(self._patience()):
+                handler: Callable[[int, int], None] = key.data
+                handler(key.fd, events)
+            self._keep_time()
+            self._balance()
+
+    # -- the spare
+
+    def _start_spare(self) -> None:
+        """Warm up. Without a spare we are warm at once; programs then start in plain interpreters."""
+        language = next((one for one in languages.TABLE if one.spare), None)
+        if language is None or not self._settings.preload:
+            self._warm()
+            return
+        try:
+            self._spare = Spare(language, self._env, self._settings.preload)
+        except OSError as error:
+            note(f"no spare interpreter: {error}")
+            self._warm()
+            return
+        self._selector.register(self._spare.control, selectors.EVENT_READ, self._on_spare)
+
+    def _on_spare(self, fd: int, _events: int) -> None:
+        spare = self._spare
+        if spare is None or fd != spare.control.fileno():
+            return
+        alive = spare.read()
+        if spare.report is None and alive:
+            return
+        self._selector.unregister(spare.control)
+        if spare.report is None:
+            note("the spare interpreter ended before it was warm")
+            spare.discard()
+            self._spare = None
+        else:
+            self._report = spare.report
+            self._pass_on_noise(spare.process)
+        self._warm()
+
+    def _pass_on_noise(self, process: Process) -> None:
+        """What modules print while they are loaded is for our log, not part of any program's output."""
+        for fd in (process.stdout, process.stderr):
+            try:
+                while data := os.read(fd, _READ_BYTES):
+                    sys.stderr.buffer.write(data)
+            except BlockingIOError:
+                continue
+
+    def _warm(self) -> None:
+        for failure in self._report.failed:
+            note(f"not preloaded: {failure}")
+        failed = [line[:200] for line in self._report.failed[:20]]
+        preloaded = [name for name in self._settings.preload if name.partition(".")[0] in self._report.loaded]
+        self._channel.send(frames.encode_json(b"W", preloaded=preloaded, failed=failed))
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
+
+    # -- the sidecar
+
+    def _on_sidecar(self, _fd: int, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._channel.flush()
+        if events & selectors.EVENT_READ:
+            for kind, payload in self._channel.receive():
+                self._handle(kind, payload)
+
+    def _handle(self, kind: bytes, payload: bytes) -> None:
+        match kind:
+            case b"R" if self._delivery is None and self._prepared is None and self._run is None:
+                self._begin(parse_order(frames.decode_json(payload)))
+            case b"C" if self._delivery is not None and len(payload) <= self._delivery.code_left:
+                self._delivery.code_left -= len(payload)
+                self._delivery.source.write(payload)
+                self._confirm()
+            case b"I" if self._delivery is not None:
+                self._delivery.stdin += payload
+                if len(self._delivery.stdin) > self._delivery.order.stdin_bytes:
+                    raise frames.FrameError("more standard input than announced")
+                self._confirm()
+            case b"G" if self._prepared is not None:
+                self._start(self._prepared)
+            case b"K":
+                if self._run is not None and self._run.ending is None:
+                    self._run.cancelled = True
+                    self._stop(self._run)
+            case _:
+                raise frames.FrameError(f"frame {kind!r} where it may not come")
+
+    def _begin(self, order: Order) -> None:
+        language = languages.BY_NAME.get(order.language)
+        if language is None:
+            raise frames.FrameError("a language that was not offered")
+        source = SourceFile(self._settings.workspace, language.source)
+        self._delivery = Delivery(order, source, order.code_bytes)
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Everything is there: get ready, so that the start itself is short."""
+        delivery = self._delivery
+        if delivery is None or not delivery.complete:
+            return
+        delivery.source.close()
+        self._delivery, self._prepared = None, delivery
+        if self._spare is not None and not self._spare_fits(delivery):
+            self._drop_spare()
+        self._channel.send(frames.encode(b"P"))
+
+    def _spare_fits(self, delivery: Delivery) -> bool:
+        """A spare stands for exactly `python main.py` in the pod's own environment, with nothing in the
+        folder that its modules would hide."""
+        language = languages.BY_NAME[delivery.order.language]
+        return (
+            language.spare
+            and not delivery.order.env
+            and delivery.source.name == language.source
+            and not shadows(self._report.loaded, self._settings.workspace)
+        )
+
+    # -- the program
+
+    def _start(self, delivery: Delivery) -> None:
+        self._prepared = None
+        self._channel.send(frames.encode(b"S"))
+        used = 0.0
+        process = None
+        if self._spare is not None:
+            used = cpu_seconds_of(self._spare.process.pid)
+            process = self._wake_spare(self._spare, delivery.order.args)
+        if process is None:
+            used = 0.0
+            process = self._launch(delivery)
+        if process is None:
+            return
+        order = delivery.order
+        self._run = Run(process, memoryview(bytes(delivery.stdin)), order.timeout_seconds, used)
+        self._selector.register(process.stdout, selectors.EVENT_READ, self._on_output)
+        self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
+        self._feed_stdin(process.stdin, 0)
+
+    def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
+        self._spare = None
+        try:
+            return spare.go(args)
+        except OSError as error:
+            note(f"the spare interpreter is gone: {error}")
+            spare.discard()
+            return None
+
+    def _launch(self, delivery: Delivery) -> Process | None:
+        """Start a program the plain way. One that cannot be started has ended as in a shell."""
+        order = delivery.order
+        language = languages.BY_NAME[order.language]
+        env = {**self._env, **order.env}
+        program = languages.find_program(language.command[0], env["PATH"])
+        try:
+            if program is None:
+                raise FileNotFoundError(f"{language.command[0]} is not on the path")
+            return launch(program, language.argv(delivery.source.name, order.args), env)
+        except OSError as error:
+            message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
+            self._channel.send(frames.encode(b"E", message))
+            exit_code = os.WEXITSTATUS(_CANNOT_START)
+            usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
+            self._channel.send(frames.encode_json(b"X", exitCode=exit_code, signal=None, **usage))
+            return None
+
+    def _feed_stdin(self, fd: int, _events: int) -> None:
+        run = self._run
+        if run is None:
+            return
+        try:
+            while run.stdin:
+                run.stdin = run.stdin[os.write(fd, run.stdin) :]
+        except BlockingIOError:
+            if fd not in self._selector.get_map():
+                self._selector.register(fd, selectors.EVENT_WRITE, self._feed_stdin)
+            return
+        except BrokenPipeError:
+            run.stdin = run.stdin[:0]  # the program does not want it, which is its right
+        self._close(fd)
+        run.process.stdin = -1
+
+    def _on_output(self, fd: int, _events: int) -> None:
+        run = self._run
+        if run is None:
+            return
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            kind = b"O" if fd == run.process.stdout else b"E"
+            self._channel.send(frames.header(kind, len(data)), data)
+            return
+        self._close(fd)
+        if fd == run.process.stdout:
+            run.process.stdout = -1
+        else:
+            run.process.stderr = -1
+        self._finish_if_done()
+
+    def _stop(self, run: Run) -> None:
+        """End all processes; what they have written is still collected."""
+        kill_everything()
+        run.stopping()
+
+    def _finish_if_done(self, *, now: bool = False) -> None:
+        """Report the end once the program, all it started, and its output have ended."""
+        run = self._run
+        if run is None or (run.ending is None and not now):
+            return
+        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0):
+            return
+        for fd in (run.process.stdin, run.process.stdout, run.process.stderr):
+            if fd >= 0:
+                self._close(fd)
+        self._reap()
+        self._run = None
+        self._channel.send(frames.encode_json(b"X", **run.report()))
+
+    # -- time, signals, back-pressure
+
+    def _patience(self) -> float | None:
+        return None if self._run is None else max(0.0, self._run.deadline - time.monotonic())
+
+    def _keep_time(self) -> None:
+        run = self._run
+        if run is None or time.monotonic() < run.deadline:
+            return
+        if run.drain_until:
+            self._finish_if_done(now=True)
+        else:
+            run.timed_out = run.ending is None
+            self._stop(run)
+
+    def _listen_to_signals(self) -> None:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.register(reading, selectors.EVENT_READ, self._on_signal)
+
+    def _on_term(self, _number: int, _frame: object) -> None:
+        """Programs have our uid and may send this too: it ends us only when theirs has ended."""
+        self._terminating = True
+
+    def _on_signal(self, fd: int, _events: int) -> None:
+        with suppress(BlockingIOError):
+            os.read(fd, 4096)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Collect all children that have ended; as PID 1 also those that lost their parents."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._on_end(pid, status)
+
+    def _on_end(self, pid: int, status: int) -> None:
+        run = self._run
+        if run is not None and pid == run.process.pid and run.ending is None:
+            run.main_ended(status)
+            self._stop(run)
+            self._finish_if_done()
+        elif self._spare is not None and pid == self._spare.process.pid and self._spare.report is not None:
+            note("the spare interpreter ended while it waited")
+            self._drop_spare()
+
+    def _balance(self) -> None:
+        """Ask to be told when the sidecar's socket takes more; let programs wait while too much is queued."""
+        writing = self._channel.queued > 0
+        if writing != self._writing:
+            self._writing = writing
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+            self._selector.modify(self._channel, events, self._on_sidecar)
+        run = self._run
+        if run is None or self._channel.congested == self._congested:
+            return
+        self._congested = self._channel.congested
+        for fd in (run.process.stdout, run.process.stderr):
+            if fd >= 0 and self._congested:
+                self._selector.unregister(fd)
+            elif fd >= 0:
+                self._selector.register(fd, selectors.EVENT_READ, self._on_output)
+
+    def _close(self, fd: int) -> None:
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+        os.close(fd)

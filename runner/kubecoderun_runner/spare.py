@@ -1,0 +1,91 @@
+"""The spare: an interpreter that has loaded its modules and waits inside its own start-up for a program.
+
+Its other half is hook/sitecustomize.py. See docs/architecture.md, "How a Python program starts".
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Final
+
+from kubecoderun_runner.languages import Language, find_program
+from kubecoderun_runner.launch import Process, launch
+
+HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
+MAX_REPORT_BYTES: Final = 256 << 10
+
+
+@dataclass
+class Report:
+    """What a spare says when it is warm."""
+
+    loaded: frozenset[str] = frozenset()
+    """Top-level modules a plain interpreter would not have loaded yet."""
+    failed: list[str] = field(default_factory=list)
+    """`module: error` for each that could not be loaded."""
+
+
+def parse_report(data: bytes) -> Report:
+    """Read the spare's message, without its final NUL."""
+    loaded, _, failed = data.decode("utf-8", "replace").partition("\n\n")
+    return Report(frozenset(filter(None, loaded.split("\n"))), [line for line in failed.split("\n") if line])
+
+
+def shadows(loaded: frozenset[str], folder: str) -> bool:
+    """Whether a plain interpreter would find one of the loaded modules in `folder` instead: there the
+    program must start without them."""
+    return any(_module_of(entry) in loaded for entry in os.listdir(folder))
+
+
+def _module_of(entry: str) -> str:
+    """The top-level module a directory entry may stand for (`x.py`, `x.abi3.so`, package folder `x`)."""
+    return entry.partition(".")[0]
+
+
+class Spare:
+    """One waiting interpreter."""
+
+    def __init__(self, language: Language, env: dict[str, str], modules: tuple[str, ...]) -> None:
+        """Start it. OSError when there is no interpreter."""
+        program = find_program(language.command[0], env["PATH"])
+        if program is None:
+            raise FileNotFoundError(f"{language.command[0]} is not on the path")
+        ours, theirs = socket.socketpair()
+        env = dict(env)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (HOOK_FOLDER, env.get("PYTHONPATH", ""))))
+        env["KCR_SPARE_CONTROL"] = "3"
+        env["KCR_SPARE_MODULES"] = ",".join(modules)
+        self.control = ours
+        self.report: Report | None = None
+        """None until it is warm."""
+        self._received = bytearray()
+        with theirs:
+            self.process: Process = launch(
+                program, language.argv(language.source, []), env, control=theirs.fileno()
+            )
+        ours.setblocking(False)
+
+    def read(self) -> bool:
+        """Take what the control socket has; False when the spare is gone."""
+        data = self.control.recv(65536)
+        self._received += data
+        if self._received.endswith(b"\0"):
+            self.report = parse_report(bytes(self._received[:-1]))
+            self._received.clear()
+        return bool(data) and len(self._received) <= MAX_REPORT_BYTES
+
+    def go(self, args: list[str]) -> Process:
+        """Let it run the program that has been put in its folder; OSError when it is gone."""
+        job = b"".join(os.fsencode(arg) + b"\0" for arg in args)
+        self.control.setblocking(True)
+        self.control.sendall(b"%08x" % len(job) + job)
+        self.control.close()
+        return self.process
+
+    def discard(self) -> None:
+        """Close everything; without its control socket the interpreter ends by itself."""
+        self.control.close()
+        for fd in (self.process.stdin, self.process.stdout, self.process.stderr):
+            os.close(fd)

@@ -1,0 +1,262 @@
+"""What the sidecar answers: its state, refusals, and the events of a run with the result at their end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from kubecoderun_sidecar.fields import Fields, decode_object, encode_object
+
+Reason = Literal[
+    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost"
+]  # fmt: skip
+RunState = Literal["prepared", "running", "finished"]
+RuntimeState = Literal["waiting", "warm", "lost"]
+
+_REASONS = frozenset(Reason.__args__)  # type: ignore[attr-defined]
+_RUN_STATES = frozenset(RunState.__args__)  # type: ignore[attr-defined]
+_RUNTIME_STATES = frozenset(RuntimeState.__args__)  # type: ignore[attr-defined]
+_OWNER_KINDS = frozenset({"session", "retired"})
+_MAX_INT = 2**63 - 1
+_MAX_SECONDS = 1e9
+_MAX_CAPTURED_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """To whom the pod belongs for life: a session, or whoever retired it."""
+
+    kind: Literal["session", "retired"]
+    uid: str
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"kind": self.kind, "uid": self.uid}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Owner:
+        kind = cast(Literal["session", "retired"], fields.choice("kind", _OWNER_KINDS))
+        return cls(kind, fields.text("uid", min_bytes=1, max_bytes=128))
+
+
+@dataclass(frozen=True, slots=True)
+class StateAnswer:
+    """Answer of GET /v1/state."""
+
+    owner: Owner | None
+    epoch: int
+    run: RunState | None
+    runtime: RuntimeState
+
+    def to_json(self) -> bytes:
+        owner = self.owner.to_wire() if self.owner else None
+        return encode_object({"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime})
+
+    @classmethod
+    def parse(cls, body: bytes) -> StateAnswer:
+        fields = decode_object(body, "state")
+        owner = fields.optional_object("owner")
+        run = fields.choice("run", _RUN_STATES) if fields.has("run") else None
+        return cls(
+            Owner.read(owner) if owner else None,
+            fields.integer("epoch", 0, _MAX_INT),
+            cast(RunState | None, run),
+            cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Body of every answer from 400 up. `error` is a short fixed word, `message` for people, never user text.
+
+    `owner` comes with "bound" (409), `epoch` with "stale_epoch" (412).
+    """
+
+    error: str
+    message: str = ""
+    owner: Owner | None = None
+    epoch: int | None = None
+
+    def to_json(self) -> bytes:
+        wire: dict[str, Any] = {"error": self.error}
+        if self.message:
+            wire["message"] = self.message
+        if self.owner is not None:
+            wire["owner"] = self.owner.to_wire()
+        if self.epoch is not None:
+            wire["epoch"] = self.epoch
+        return encode_object(wire)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Refusal:
+        fields = decode_object(body, "error")
+        owner = fields.optional_object("owner")
+        return cls(
+            fields.text("error", min_bytes=1, max_bytes=64),
+            fields.optional_text("message") or "",
+            Owner.read(owner) if owner else None,
+            fields.optional_integer("epoch", 0, _MAX_INT),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What is kept of one stream: exactly one of `text` and `base64`, the bytes the program wrote in all,
+    and whether some of them are missing here."""
+
+    text: str | None = field(default="", repr=False)
+    base64: str | None = field(default=None, repr=False)
+    bytes: int = 0
+    truncated: bool = False
+
+    def to_wire(self) -> dict[str, Any]:
+        body = {"text": self.text} if self.base64 is None else {"base64": self.base64}
+        return {**body, "bytes": self.bytes, "truncated": self.truncated}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Captured:
+        if fields.has("text") == fields.has("base64"):
+            fields.fail("text", "given, or base64, but not both")
+        return cls(
+            fields.optional_text("text", max_bytes=_MAX_CAPTURED_BYTES),
+            fields.optional_text("base64", max_bytes=_MAX_CAPTURED_BYTES),
+            fields.integer("bytes", 0, _MAX_INT),
+            fields.boolean("truncated"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The runner's word, except `wall_seconds`, which the sidecar measures when the runner is lost.
+    None (null): not known."""
+
+    cpu_seconds: float | None = None
+    max_rss_bytes: int | None = None
+    wall_seconds: float = 0.0
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "cpuSeconds": self.cpu_seconds,
+            "maxRssBytes": self.max_rss_bytes,
+            "wallSeconds": self.wall_seconds,
+        }
+
+    @classmethod
+    def read(cls, fields: Fields) -> Usage:
+        return cls(
+            fields.optional_number("cpuSeconds", 0, _MAX_SECONDS),
+            fields.optional_integer("maxRssBytes", 0, _MAX_INT),
+            fields.number("wallSeconds", 0, _MAX_SECONDS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `started_at` is None when it never started (cancelled before).
+
+    `stored`: result.json holds this object with all kept output, and the streams here are previews.
+    `store_error`: it should have been stored and could not. `detail`: the sidecar's own words on a
+    RuntimeLost or TimeLimit that the runner did not report; never user text.
+    """
+
+    reason: Reason
+    exit_code: int | None
+    signal: str | None
+    started_at: str | None
+    finished_at: str
+    stored_at: str | None
+    stdout: Captured
+    stderr: Captured
+    stored: bool
+    usage: Usage
+    store_error: str | None = None
+    detail: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {
+            "reason": self.reason,
+            "exitCode": self.exit_code,
+            "signal": self.signal,
+            "startedAt": self.started_at,
+            "finishedAt": self.finished_at,
+            "storedAt": self.stored_at,
+            "stdout": self.stdout.to_wire(),
+            "stderr": self.stderr.to_wire(),
+            "stored": self.stored,
+            "usage": self.usage.to_wire(),
+        }
+        if self.store_error is not None:
+            wire["storeError"] = self.store_error
+        if self.detail is not None:
+            wire["detail"] = self.detail
+        return wire
+
+    def to_json(self) -> bytes:
+        """The content of result.json."""
+        return encode_object(self.to_wire())
+
+    @classmethod
+    def parse(cls, data: bytes) -> RunResult:
+        """Read result.json."""
+        return cls.read(decode_object(data, "result"))
+
+    @classmethod
+    def read(cls, fields: Fields) -> RunResult:
+        return cls(
+            cast(Reason, fields.choice("reason", _REASONS)),
+            fields.optional_integer("exitCode", 0, 255),
+            fields.optional_text("signal", max_bytes=32),
+            fields.optional_text("startedAt", max_bytes=40),
+            fields.text("finishedAt", min_bytes=1, max_bytes=40),
+            fields.optional_text("storedAt", max_bytes=40),
+            Captured.read(fields.object("stdout")),
+            Captured.read(fields.object("stderr")),
+            fields.boolean("stored"),
+            Usage.read(fields.object("usage")),
+            fields.optional_text("storeError", max_bytes=1024),
+            fields.optional_text("detail", max_bytes=1024),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The program runs since `at`."""
+
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing new; the sidecar is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event."""
+
+    result: RunResult
+
+
+Event = Started | Heartbeat | Finished
+
+
+def event_line(event: Event) -> bytes:
+    """One line of the start stream, with its newline."""
+    match event:
+        case Started(at):
+            wire: dict[str, Any] = {"event": "started", "at": at}
+        case Finished(result):
+            wire = {"event": "finished", "result": result.to_wire()}
+        case Heartbeat():
+            wire = {"event": "heartbeat"}
+    return encode_object(wire) + b"\n"
+
+
+def parse_event(line: bytes) -> Event:
+    """Read one line; ProtocolError for anything that is not one of the three events."""
+    fields = decode_object(line, "event")
+    kind = fields.choice("event", frozenset({"started", "heartbeat", "finished"}))
+    if kind == "started":
+        return Started(fields.text("at", min_bytes=1, max_bytes=40))
+    if kind == "finished":
+        return Finished(RunResult.read(fields.object("result")))
+    return Heartbeat()

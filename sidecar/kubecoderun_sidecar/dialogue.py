@@ -1,0 +1,106 @@
+"""What the runner may say when, and what it means: the state machine of one runner connection. No I/O.
+
+Everything the runner says is the user's word: it is believed about the user's own run, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from kubecoderun_sidecar.answers import Reason
+from kubecoderun_sidecar.fields import decode_object
+
+RUNNER_PROTOCOL = 1
+_MAX_SECONDS = 1e9
+_SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,13}")
+
+
+class Phase(Enum):
+    """Where the conversation is."""
+
+    CONNECTED = auto()
+    GREETED = auto()
+    WARM = auto()
+    DELIVERING = auto()
+    DELIVERED = auto()
+    PREPARED = auto()
+    GOING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+    LOST = auto()
+
+
+ALLOWED = {
+    Phase.CONNECTED: b"H",
+    Phase.GREETED: b"WF",
+    Phase.WARM: b"F",
+    Phase.DELIVERING: b"F",
+    Phase.DELIVERED: b"PF",
+    Phase.PREPARED: b"F",
+    Phase.GOING: b"SF",
+    Phase.RUNNING: b"OEXF",
+    Phase.ENDED: b"",
+    Phase.LOST: b"",
+}
+"""Frames the runner may send in each phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """Frame X: how the program ended, in the runner's words."""
+
+    exit_code: int | None
+    signal: str | None
+    timed_out: bool
+    cancelled: bool
+    out_of_memory: bool
+    cpu_seconds: float
+    max_rss_bytes: int
+    wall_seconds: float
+
+    def reason(self, *, cancel_asked: bool) -> Reason:
+        """The reason in the result. A run that was asked to end is Cancelled, however it ended in the end;
+        a runner that claims a cancel nobody asked for has lost its credit."""
+        if self.out_of_memory:
+            return "OOMKilled"
+        if cancel_asked:
+            return "Cancelled"
+        if self.cancelled:
+            return "RuntimeLost"
+        if self.timed_out:
+            return "TimeLimit"
+        if self.signal is not None:
+            return "Signalled"
+        return "Succeeded" if self.exit_code == 0 else "NonZeroExit"
+
+
+def parse_hello(payload: bytes) -> frozenset[str]:
+    """Languages the runner offers; ProtocolError for another protocol version."""
+    fields = decode_object(payload, "hello")
+    if fields.integer("protocol", 0, 1 << 31) != RUNNER_PROTOCOL:
+        fields.fail("protocol", str(RUNNER_PROTOCOL))
+    return frozenset(fields.texts("languages", max_items=64))
+
+
+def parse_exit(payload: bytes) -> ExitReport:
+    """Read frame X; ProtocolError when a field is malformed or nothing says how the program ended."""
+    fields = decode_object(payload, "exit")
+    signal = fields.text("signal", max_bytes=16) if fields.has("signal") else None
+    if signal is not None and not _SIGNAL.fullmatch(signal):
+        fields.fail("signal", "the name of a signal")
+    report = ExitReport(
+        exit_code=fields.optional_integer("exitCode", 0, 255),
+        signal=signal,
+        timed_out=fields.boolean("timedOut", default=False),
+        cancelled=fields.boolean("cancelled", default=False),
+        out_of_memory=fields.boolean("oom", default=False),
+        cpu_seconds=fields.number("cpuSeconds", 0, _MAX_SECONDS),
+        max_rss_bytes=fields.integer("maxRssBytes", 0, 2**63 - 1),
+        wall_seconds=fields.number("wallSeconds", 0, _MAX_SECONDS),
+    )
+    ended = report.exit_code is not None or report.signal is not None
+    if not ended and not (report.timed_out or report.cancelled or report.out_of_memory):
+        fields.fail("exitCode", "given, or signal")
+    return report

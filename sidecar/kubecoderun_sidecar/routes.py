@@ -1,0 +1,124 @@
+"""The paths of HTTP protocol 1: signature, epoch, operation, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+from kubecoderun_sidecar.answers import Finished, Refusal, event_line
+from kubecoderun_sidecar.fields import ProtocolError
+from kubecoderun_sidecar.pod import Pod, RefusedError
+from kubecoderun_sidecar.protocol import (
+    PATH_CANCEL,
+    PATH_HEALTH,
+    PATH_PREPARE,
+    PATH_READY,
+    PATH_RETIRE,
+    PATH_START,
+    PATH_STATE,
+    Caller,
+    PrepareRequest,
+    SignatureError,
+    StartRequest,
+    Verifier,
+)
+from kubecoderun_sidecar.server import Connection, HangUpError, Request
+
+log = logging.getLogger(__name__)
+
+_NDJSON = b"application/x-ndjson"
+
+Operation = Callable[[Caller, Request, Connection], Awaitable[None]]
+
+
+class Routes:
+    """Serves one pod to the operator and to the kubelet's probes."""
+
+    def __init__(self, pod: Pod, verifier: Verifier) -> None:
+        self._pod = pod
+        self._verifier = verifier
+        self.quiet = asyncio.Event()
+        """Set while nobody reads a start stream."""
+        self.quiet.set()
+        self._streams = 0
+        self._operations: dict[str, tuple[str, Operation]] = {
+            PATH_STATE: ("GET", self._state),
+            PATH_PREPARE: ("POST", self._prepare),
+            PATH_START: ("POST", self._start),
+            PATH_CANCEL: ("POST", self._cancel),
+            PATH_RETIRE: ("POST", self._retire),
+        }
+
+    async def handle(self, request: Request, connection: Connection) -> None:
+        """Answer one request, exactly once."""
+        try:
+            await self._dispatch(request, connection)
+        except RefusedError as error:
+            await connection.reply(error.status, error.refusal.to_json())
+        except SignatureError as error:
+            await connection.reply(401, Refusal("unauthorized", str(error)).to_json(), close=True)
+        except ProtocolError as error:
+            await connection.reply(400, Refusal("bad_request", str(error)).to_json())
+        except (HangUpError, OSError):
+            raise
+        except Exception:
+            log.exception("%s failed unexpectedly", request.path)
+            await connection.reply(500, Refusal("internal", "see the sidecar's log").to_json(), close=True)
+
+    async def _dispatch(self, request: Request, connection: Connection) -> None:
+        if request.path == PATH_HEALTH and request.method == "GET":
+            await connection.reply(200, b'{"status":"alive"}')
+            return
+        if request.path == PATH_READY and request.method == "GET":
+            ready = self._pod.ready
+            await connection.reply(200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
+            return
+        known = self._operations.get(request.path)
+        if known is None:
+            raise RefusedError(404, Refusal("not_found", "no such path"))
+        method, operation = known
+        if request.method != method:
+            raise RefusedError(405, Refusal("method_not_allowed", f"use {method}"))
+        caller = self._verifier.verify(
+            request.method, request.path, request.headers, request.body, time.time()
+        )
+        connection.trusted = True
+        self._pod.admit(caller)
+        await operation(caller, request, connection)
+
+    async def _state(self, _caller: Caller, _request: Request, connection: Connection) -> None:
+        await connection.reply(200, self._pod.state().to_json())
+
+    async def _prepare(self, caller: Caller, request: Request, connection: Connection) -> None:
+        order = PrepareRequest.parse(request.body)
+        await self._pod.prepare(caller, order)
+        await connection.reply(200, b'{"state":"prepared"}')
+        log.info("prepared for session %s/%s", order.session.namespace, order.session.name)
+
+    async def _start(self, caller: Caller, request: Request, connection: Connection) -> None:
+        run = self._pod.start(caller, StartRequest.parse(request.body))
+        self._streams += 1
+        self.quiet.clear()
+        try:
+            async with aclosing(run.events()) as groups:
+                async for group in groups:
+                    lines = b"".join(map(event_line, group))
+                    await connection.send(lines, _NDJSON, last=isinstance(group[-1], Finished))
+        except (HangUpError, OSError):
+            log.info("the reader of a run left before its end")
+            raise
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self.quiet.set()
+
+    async def _cancel(self, caller: Caller, _request: Request, connection: Connection) -> None:
+        self._pod.cancel(caller)
+        await connection.reply(202, b'{"state":"cancelling"}')
+
+    async def _retire(self, caller: Caller, _request: Request, connection: Connection) -> None:
+        self._pod.retire(caller)
+        await connection.reply(200, b'{"state":"retired"}')

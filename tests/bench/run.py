@@ -1,0 +1,96 @@
+"""Measures a deployed system. usage: run.py [--only NAME,...] [--n N] [--quick] [--out FILE]
+
+Prints a table and writes it as JSON. Ends with 1 when a scenario failed or an answer was wrong; a figure
+that misses what is wanted is marked, and is no failure.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.costs import api_writes, idle_memory
+from bench.figures import Scenario
+from bench.latency import exec_fresh, exec_pandas, exec_print
+from bench.load import LOOP_SECONDS, burst, throughput
+from bench.readiness import pod_ready
+from bench.report import facts, table
+from bench.system import System
+from e2e.deployment import Deployment, NotDeployedError
+
+ROOT = Path(__file__).resolve().parents[2]
+Measure = Callable[[System, int, float], dict[str, Scenario]]
+
+MEASURES: dict[str, tuple[int, int, Measure]] = {
+    "idle_memory": (1, 1, lambda system, _n, _t: idle_memory(system)),
+    "exec_print_1": (100, 15, lambda system, n, _t: exec_print(system, n)),
+    "exec_print_1_fresh_connection": (30, 5, lambda system, n, _t: exec_fresh(system, n)),
+    "exec_pandas_1": (30, 5, lambda system, n, _t: exec_pandas(system, n)),
+    "api_writes_per_session": (20, 5, lambda system, n, _t: api_writes(system, n)),
+    "pod_ready": (12, 3, lambda system, n, _t: pod_ready(system, n)),
+    "burst_10": (3, 1, lambda system, n, _t: burst(system, 10, n)),
+    "throughput_1": (1, 1, lambda system, _n, seconds: throughput(system, 1, seconds)),
+    "throughput_4": (1, 1, lambda system, _n, seconds: throughput(system, 4, seconds)),
+}
+"""By name: samples in a full run, samples in a quick one, and what measures."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure the deployed system.")
+    parser.add_argument("--only", default="", help=f"comma separated names out of: {', '.join(MEASURES)}")
+    parser.add_argument("--n", type=int, help="samples of every scenario instead of its own number")
+    parser.add_argument("--quick", action="store_true", help="few samples: does it work, not how fast is it")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json", help="where the JSON goes")
+    parsed = parser.parse_args()
+    parsed.names = [name for name in parsed.only.split(",") if name] or list(MEASURES)
+    unknown = set(parsed.names) - set(MEASURES)
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    return parsed
+
+
+def measure(system: System, options: argparse.Namespace) -> dict[str, Scenario]:
+    """Run the wanted scenarios one after the other. One that fails is recorded, and the others still run."""
+    results: dict[str, Scenario] = {}
+    for name in options.names:
+        full, quick, scenario = MEASURES[name]
+        n = options.n or (quick if options.quick else full)
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            results |= scenario(system, n, LOOP_SECONDS / 3 if options.quick else LOOP_SECONDS)
+        except Exception as failure:  # the other scenarios are worth their time all the same
+            results[name] = {"failed": f"{type(failure).__name__}: {failure}"}
+    return results
+
+
+def bad(scenario: Scenario) -> bool:
+    """Whether a scenario failed or had wrong answers."""
+    return "failed" in scenario or scenario.get("errors", 0) > 0
+
+
+def main() -> int:
+    """Measure, print, write."""
+    options = arguments()
+    try:
+        system = System(Deployment.find(os.environ, ROOT / "build" / "env"))
+    except NotDeployedError as missing:
+        print(f"nothing to measure: {missing}", file=sys.stderr)
+        return 2
+    meta: dict[str, Any] = facts(system.kube, system.pool, ROOT) | {"quick": options.quick}
+    scenarios = measure(system, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"meta": meta, "scenarios": scenarios}, indent=1) + "\n")
+    print("\n".join(f"{name}: {value}" for name, value in meta.items()))
+    print(table(scenarios))
+    print(f"written to {options.out}")
+    return 1 if any(map(bad, scenarios.values())) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""An API server, a node and its sidecars, small enough to read and true enough to run the real operator."""

@@ -1,0 +1,359 @@
+"""One node: gives pods addresses, makes them ready, and ends them; and the sidecars that run in them.
+
+A pod's code says what its program does: words like `print:hello`, `sleep:0.2`, `exit:3`, separated by
+spaces. See `Sidecar._program`.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from contract.fakes.apiserver import ApiServer
+from contract.fakes.store import Json, RefusedError, now
+from kubecoderun_sidecar import protocol
+from kubecoderun_sidecar.protocol import (
+    Captured,
+    Finished,
+    Heartbeat,
+    Owner,
+    PrepareRequest,
+    Refusal,
+    RunResult,
+    Started,
+    StartRequest,
+    StateAnswer,
+    Usage,
+    Verifier,
+)
+
+
+def moment() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class Sidecar:
+    """The sidecar of one pod, its runner included."""
+
+    pod_uid: str
+    verifier: Verifier
+    owner: Owner | None = None
+    epoch: int = 0
+    request: PrepareRequest | None = None
+    target: StartRequest | None = None
+    started_at: str = ""
+    starts: int = 0
+    """Programs started; more than one would be a fault of the sidecar."""
+    calls: list[str] = field(default_factory=list)
+    result: RunResult | None = None
+    cancelled: bool = False
+    unreachable: bool = False
+    drops: int = 0
+    """Streams to break after the first event."""
+    refuse_prepare: tuple[int, Refusal] | None = None
+    _done: asyncio.Event = field(default_factory=asyncio.Event)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _run: asyncio.Task[None] | None = None
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path in (protocol.PATH_HEALTH, protocol.PATH_READY):
+            return web.Response(text="ok")
+        call = request.path.rpartition("/")[2]
+        self.calls.append(call)
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            caller = self.verifier.verify(
+                request.method, request.path, headers, body, datetime.now(UTC).timestamp()
+            )
+        except protocol.SignatureError as error:
+            return _refuse(401, Refusal("unauthorized", str(error)))
+        if caller.epoch < self.epoch:
+            return _refuse(412, Refusal("stale_epoch", epoch=self.epoch))
+        self.epoch = caller.epoch
+        if call == "state":
+            return web.Response(body=StateAnswer(self.owner, self.epoch, self._state(), "warm").to_json())
+        wanted = Owner("retired" if call == "retire" else "session", caller.session_uid)
+        if self.owner is not None and (self.owner.kind != wanted.kind or self.owner.uid != wanted.uid):
+            return _refuse(409, Refusal("bound", owner=self.owner))
+        if call == "retire":
+            self.owner = wanted
+            return web.json_response({})
+        if call == "prepare":
+            return self._prepare(wanted, body)
+        if self.owner is None or self.request is None:
+            return _refuse(409, Refusal("not_prepared"))
+        if call == "cancel":
+            self.cancelled = True
+            self._wake.set()
+            return web.json_response({}, status=202)
+        return await self._start(request, body)
+
+    def _prepare(self, wanted: Owner, body: bytes) -> web.Response:
+        if self.refuse_prepare is not None:
+            return _refuse(*self.refuse_prepare)
+        request = PrepareRequest.parse(body)
+        code = request.code
+        if isinstance(code, protocol.StoredCode) and "missing" in code.sha256[:0] + code.url:
+            return _refuse(422, Refusal("code_unavailable", "the store answered 404"))
+        self.owner, self.request = wanted, request
+        return web.json_response({"state": "prepared"})
+
+    async def _start(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        self.target = StartRequest.parse(body)
+        if self._run is None:
+            self.starts += 1
+            self.started_at = moment()
+            self._run = asyncio.get_running_loop().create_task(self._program())
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        await response.write(protocol.event_line(Started(self.started_at)))
+        if self.drops:
+            self.drops -= 1
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+        while not self._done.is_set():
+            try:
+                await asyncio.wait_for(self._done.wait(), 1.0)
+            except TimeoutError:
+                await response.write(protocol.event_line(Heartbeat()))
+        assert self.result is not None
+        await response.write(protocol.event_line(Finished(self.result)))
+        return response
+
+    async def _program(self) -> None:
+        """print:TEXT, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES, raw:BASE64."""
+        assert self.request is not None
+        code = self.request.code
+        words = (code.text if isinstance(code, protocol.InlineCode) else "print:stored").split()
+        out, base64, exit_code, signal, reason = "", None, 0, None, "Succeeded"
+        for word in words:
+            name, _, value = word.partition(":")
+            if name == "print":
+                out += value
+            elif name == "big":
+                out += "x" * int(value)
+            elif name == "raw":
+                base64 = value
+            elif name == "sleep":
+                try:
+                    await asyncio.wait_for(self._wake.wait(), float(value))
+                except TimeoutError:
+                    continue
+                break
+            elif name == "exit":
+                exit_code, reason = int(value), "NonZeroExit"
+            elif name == "signal":
+                exit_code, signal, reason = None, value, "Signalled"
+            elif name == "timeout":
+                exit_code, signal, reason = None, "SIGKILL", "TimeLimit"
+            elif name == "lost":
+                exit_code, reason = None, "RuntimeLost"
+        if self.cancelled:
+            exit_code, signal, reason = None, "SIGKILL", "Cancelled"
+        stdout = Captured(None if base64 else out, base64, len(out), False)
+        usage = Usage(0.01, 1 << 20, 0.01)
+        self.result = RunResult(
+            reason,  # type: ignore[arg-type]
+            exit_code,
+            signal,
+            self.started_at,
+            moment(),
+            None,
+            stdout,
+            Captured(),
+            False,
+            usage,
+        )
+        self._done.set()
+
+    def _state(self) -> Any:
+        if self.result is not None:
+            return "finished"
+        if self._run is not None:
+            return "running"
+        return "prepared" if self.request is not None else None
+
+    def stop(self) -> None:
+        if self._run is not None:
+            self._run.cancel()
+
+
+def _refuse(status: int, refusal: Refusal) -> web.Response:
+    return web.Response(status=status, body=refusal.to_json())
+
+
+class Node:
+    """Watches the pods of an API server and plays the kubelet for all of them."""
+
+    def __init__(self, api: ApiServer, public_key: str) -> None:
+        self.api = api
+        self.port = 0
+        self.sidecars: dict[str, Sidecar] = {}
+        """By pod name, also of pods that are gone."""
+        self.ready_after = 0.02
+        self.ends_after = 0.02
+        self.waiting: dict[str, str] = {}
+        """Waiting reasons by image: pods with it never start."""
+        self.unschedulable = ""
+        """Message of the scheduler while no pod fits anywhere."""
+        self._public_key = public_key
+        self._by_address: dict[str, Sidecar] = {}
+        self._addresses = (
+            f"127.{a}.{b}.{c}" for a, b, c in itertools.product(range(1, 9), range(1, 250), range(1, 250))
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Node"]:
+        app = web.Application(client_max_size=8 << 20)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "0.0.0.0", 0).start()
+        self.port = runner.addresses[0][1]
+        self.api.delete_pod = self._end
+        self._spawn(self._kubelet())
+        try:
+            yield self
+        finally:
+            for sidecar in self.sidecars.values():
+                sidecar.stop()
+            for task in list(self._tasks):
+                task.cancel()
+            await runner.cleanup()
+
+    def sidecar(self, pod: str) -> Sidecar:
+        return self.sidecars[pod]
+
+    def of_session(self, uid: str) -> list[Sidecar]:
+        """Sidecars that a session has bound."""
+        return [found for found in self.sidecars.values() if found.owner == Owner("session", uid)]
+
+    def kill_container(self, pod: str, container: str, reason: str, exit_code: int) -> None:
+        """A container of a pod ends, as the kubelet would say it."""
+
+        def edit(found: Json) -> Json:
+            for entry in found["status"]["containerStatuses"]:
+                if entry["name"] == container:
+                    entry["state"] = {"terminated": {"reason": reason, "exitCode": exit_code}}
+                    entry["ready"] = False
+            for condition in found["status"]["conditions"]:
+                if condition["type"] == "Ready":
+                    condition.update(status="False", lastTransitionTime=now())
+            return found
+
+        self._change(pod, edit)
+
+    def cut_off(self, pod: str) -> None:
+        """The sidecar of the pod does not answer any more."""
+        self.sidecars[pod].unreachable = True
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        address = request.transport.get_extra_info("sockname")[0]
+        sidecar = self._by_address.get(address)
+        if sidecar is None or sidecar.unreachable:
+            request.transport.abort()
+            return web.Response(status=500)
+        return await sidecar.answer(request)
+
+    async def _kubelet(self) -> None:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self.api.store.collections["pods"].watchers.add(queue)
+        try:
+            while True:
+                event = await queue.get()
+                if event is None:
+                    # The watches were cut; a node notices nothing of that.
+                    self.api.store.collections["pods"].watchers.add(queue)
+                elif event.kind == "ADDED":
+                    self._spawn(self._start(event.object["metadata"]["name"]))
+        finally:
+            self.api.store.collections["pods"].watchers.discard(queue)
+
+    async def _start(self, name: str) -> None:
+        pod = self.api.store.get("pods", "kubecoderun", name)
+        image = pod["spec"]["containers"][1]["image"]
+        if self.unschedulable:
+            blocked = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            blocked["message"] = self.unschedulable
+            self._change(
+                name, lambda found: _with_status(found, {"phase": "Pending", "conditions": [blocked]})
+            )
+            return
+        if image in self.waiting:
+            reason = self.waiting[image]
+            waiting = {"waiting": {"reason": reason, "message": f"cannot use {image}"}}
+            status = {
+                "phase": "Pending",
+                "startTime": now(),
+                "containerStatuses": [{"name": "runtime", "image": image, "state": waiting}],
+            }
+            self._change(name, lambda found: _with_status(found, status))
+            return
+        await asyncio.sleep(self.ready_after)
+        address = next(self._addresses)
+        uid = pod["metadata"]["uid"]
+        sidecar = Sidecar(uid, Verifier([self._public_key], uid))
+        self.sidecars[name] = self._by_address[address] = sidecar
+        running = {"running": {"startedAt": now()}}
+        status = {
+            "phase": "Running",
+            "podIP": address,
+            "startTime": now(),
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now()}],
+            "containerStatuses": [
+                {"name": name, "image": "x", "ready": True, "state": running}
+                for name in ("sidecar", "runtime")
+            ],
+        }
+        self._change(name, lambda found: _with_status(found, status, node="node-1"))
+
+    def _end(self, pod: Json, grace: int) -> None:
+        name = pod["metadata"]["name"]
+
+        def edit(found: Json) -> Json:
+            found["metadata"]["deletionTimestamp"] = now()
+            found["metadata"]["deletionGracePeriodSeconds"] = grace
+            return found
+
+        if not pod["metadata"].get("deletionTimestamp"):
+            self._change(name, edit)
+            self._spawn(self._remove(name))
+
+    async def _remove(self, name: str) -> None:
+        await asyncio.sleep(self.ends_after)
+        if name in self.sidecars:
+            self.sidecars[name].unreachable = True
+            self.sidecars[name].stop()
+        try:
+            self.api.store.delete("pods", "kubecoderun", name)
+        except RefusedError:
+            return
+
+    def _change(self, name: str, edit: Any) -> None:
+        try:
+            self.api.store.change("pods", "kubecoderun", name, edit)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _with_status(pod: Json, status: Json, node: str = "") -> Json:
+    pod["status"] = status
+    if node:
+        pod["spec"]["nodeName"] = node
+    return pod

@@ -1,0 +1,187 @@
+"""The real operator between a fake API server and a fake node, in the test's own event loop."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from contract.fakes.apiserver import ApiServer
+from contract.fakes.node import Node
+from contract.fakes.store import Json
+from kubecoderun_crds import names
+from kubecoderun_crds.reasons import TERMINAL_PHASES
+from kubecoderun_operator.app import App
+from kubecoderun_operator.connection import Connection
+from kubecoderun_operator.settings import Settings
+from kubecoderun_operator.signing import Signatures
+
+SIGNATURES = Signatures(bytes(range(32)))
+NAMESPACE = "kubecoderun"
+STORE = {
+    "store_endpoint": "http://store.test:7070",
+    "store_access_key": "test-access",
+    "store_secret_key": "test-secret",
+}
+
+
+class System:
+    """What a test needs: it makes resources, waits for what becomes of them, and restarts operators."""
+
+    def __init__(self, api: ApiServer, node: Node) -> None:
+        self.api, self.node = api, node
+        self.apps: list[tuple[App, asyncio.Task[None]]] = []
+        self.overrides: dict[str, Any] = {}
+
+    # --- operators --------------------------------------------------------------------------------
+
+    async def start(self, *, wait: bool = True, **overrides: Any) -> App:
+        """One more operator process, as far as one event loop can hold several."""
+        number = len(self.apps)
+        chosen = {
+            "pod_uid": f"operator-{number}",
+            "sidecar_port": self.node.port,
+            "api_attempt_seconds": 1.0,
+            "lease_renew_seconds": 0.5,
+            "lease_retry_seconds": 0.1,
+            "lease_seconds": 2.5,
+            "lease_renew_deadline": 1.5,
+            "drain_seconds": 0.0,
+            **STORE,
+            **self.overrides,
+            **overrides,
+        }
+        app = App(Settings(**chosen), Connection(self.api.url), SIGNATURES)
+        task = asyncio.create_task(app.run(), name=f"operator {number}")
+        self.apps.append((app, task))
+        if wait:
+            await asyncio.wait_for(app.ready.wait(), 10)
+        return app
+
+    async def stop(self, app: App) -> None:
+        """SIGTERM."""
+        task = next(task for found, task in self.apps if found is app)
+        app.stop()
+        await asyncio.wait_for(task, 15)
+
+    async def kill(self, app: App) -> None:
+        """SIGKILL: nothing is released, nothing is finished. Requests under way may or may not arrive."""
+        task = next(task for found, task in self.apps if found is app)
+        await app.crash()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def end(self) -> None:
+        for app, task in self.apps:
+            if not task.done():
+                app.stop()
+        for _, task in self.apps:
+            if not task.done():
+                await asyncio.wait({task}, timeout=15)
+                task.cancel()
+
+    # --- resources --------------------------------------------------------------------------------
+
+    def pool(self, name: str = "python", *, image: str = "python:1", **spec: Any) -> Json:
+        """Create a pool."""
+        runtime = {"image": image, "languages": ["py"], **spec.pop("runtime", {})}
+        body = {
+            "metadata": {"name": name},
+            "spec": {"replicas": 2, "maxPods": 10, "runtime": runtime, **spec},
+        }
+        return self.api.store.create(names.POOL_PLURAL, NAMESPACE, body)
+
+    def edit_pool(self, name: str = "python", **spec: Any) -> None:
+        """Change fields of a pool's spec."""
+
+        def edit(found: Json) -> Json:
+            found["spec"] = {**found["spec"], **spec}
+            return found
+
+        self.api.store.change(names.POOL_PLURAL, NAMESPACE, name, edit)
+
+    def session(
+        self, code: str = "print:hello", *, name: str = "", pool: str = "python", **request: Any
+    ) -> Json:
+        """Create a session, as the front end does."""
+        given = {"poolRef": {"name": pool}, "language": "py", "code": code, **request}
+        spec = {"request": {key: value for key, value in given.items() if value is not None}, "cancel": False}
+        body = {"metadata": {"name": name or names.session_name()}, "spec": spec}
+        return self.api.store.create(names.SESSION_PLURAL, NAMESPACE, body)
+
+    def cancel(self, session: Json) -> None:
+        def edit(found: Json) -> Json:
+            found["spec"]["cancel"] = True
+            return found
+
+        self.api.store.change(names.SESSION_PLURAL, NAMESPACE, session["metadata"]["name"], edit)
+
+    def status(self, session: Json) -> Json:
+        """The session's status as it is now."""
+        found = self.api.store.get(names.SESSION_PLURAL, NAMESPACE, session["metadata"]["name"])
+        return found.get("status") or {}
+
+    def pool_status(self, name: str = "python") -> Json:
+        return self.api.store.get(names.POOL_PLURAL, NAMESPACE, name).get("status") or {}
+
+    def condition(self, kind: str, name: str = "python") -> Json:
+        found = [entry for entry in self.pool_status(name).get("conditions", ()) if entry["type"] == kind]
+        return found[0] if found else {}
+
+    def pods(self, state: str = "") -> list[Json]:
+        """Pods that are not being deleted, of one state or all."""
+        return [
+            pod
+            for pod in self.api.store.all("pods")
+            if not pod["metadata"].get("deletionTimestamp")
+            and (not state or pod["metadata"]["labels"][names.LABEL_STATE] == state)
+        ]
+
+    def ready_pods(self) -> list[Json]:
+        return [pod for pod in self.pods("warm") if (pod.get("status") or {}).get("podIP")]
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    async def until(self, true: Callable[[], object], what: str, seconds: float = 8.0) -> None:
+        """Wait until something holds; fail with what it was otherwise."""
+        give_up = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > give_up:
+                raise AssertionError(f"not within {seconds} s: {what}")
+            await asyncio.sleep(0.005)
+
+    async def ended(self, session: Json, seconds: float = 8.0) -> Json:
+        """The status of the session when it has ended."""
+        name = session["metadata"]["name"]
+        await self.until(
+            lambda: self.status(session).get("phase") in TERMINAL_PHASES, f"session {name} has ended", seconds
+        )
+        return self.status(session)
+
+    async def ready(self, count: int, seconds: float = 8.0) -> None:
+        """Wait until so many warm pods are ready and known as such in the pool's status."""
+        await self.until(
+            lambda: len(self.ready_pods()) == count and self.pool_status().get("readyReplicas") == count,
+            f"{count} ready pods, there are {len(self.ready_pods())}",
+            seconds,
+        )
+
+
+@asynccontextmanager
+async def system(**overrides: Any) -> AsyncIterator[System]:
+    """A cluster with a node; operators are started by the test."""
+    async with ApiServer().serving() as api, Node(api, SIGNATURES.public_key).serving() as node:
+        made = System(api, node)
+        made.overrides = overrides
+        try:
+            yield made
+        finally:
+            await made.end()
+
+
+@asynccontextmanager
+async def operating(**overrides: Any) -> AsyncIterator[System]:
+    """The same with one operator, already leading."""
+    async with system(**overrides) as made:
+        await made.start()
+        yield made

@@ -1,0 +1,215 @@
+"""Silence and connections: spaces before slow answers, Connection: close, clients that leave."""
+
+import asyncio
+
+import pytest
+
+from contract.fakes_api.apiserver import ended, succeeded
+from contract.fakes_api.client import Connection
+from contract.fakes_api.system import KEY, System, running
+
+FAST = {"heartbeat_after_seconds": 0.3, "heartbeat_every_seconds": 0.2}
+HEADERS = {"X-API-Key": KEY}
+BODY = b'{"lang":"py","code":"print(1)"}'
+
+
+async def test_a_slow_answer_begins_with_spaces() -> None:
+    async with running(**FAST) as system:
+        task = system.start_exec()
+        session = await system.api.created()
+        await asyncio.sleep(1.0)
+        system.api.finish(session["metadata"]["name"], succeeded("late\n"))
+        reply = await task
+        assert reply.status == 200
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.headers["transfer-encoding"] == "chunked"
+        assert reply.json["stdout"] == "late\n"
+        assert reply.raw.startswith(b"  ")
+        assert 0.28 < reply.spaces[0] < 0.9
+        gaps = [after - before for before, after in zip(reply.spaces, reply.spaces[1:], strict=False)]
+        assert gaps
+        assert all(0.15 < gap < 1.0 for gap in gaps)
+        assert system.metric("heartbeat_answers_total") == 1
+
+
+async def test_the_defaults_break_the_silence_before_four_seconds() -> None:
+    async with running() as system:
+        task = system.start_exec()
+        session = await system.api.created()
+        await asyncio.sleep(4.2)
+        system.api.finish(session["metadata"]["name"], succeeded())
+        reply = await task
+        assert 1.9 < reply.spaces[0] < 2.6
+        assert reply.spaces[1] - reply.spaces[0] < 2.0
+
+
+async def test_a_quick_answer_is_plain() -> None:
+    async with running(**FAST) as system:
+        system.api.answer = lambda session: succeeded()
+        reply = await system.exec()
+        assert "content-length" in reply.headers
+        assert reply.spaces == []
+
+
+async def test_without_heartbeat_nothing_is_sent_early() -> None:
+    async with running(heartbeat=False, **FAST) as system:
+        task = system.start_exec()
+        session = await system.api.created()
+        await asyncio.sleep(0.8)
+        system.api.finish(session["metadata"]["name"], ended("PodLost"))
+        reply = await task
+        assert (reply.status, reply.spaces) == (503, [])
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("WaitExpired", "No sandbox became free in time. Try again in 5 seconds."),
+        ("PoolNotFound", "The sandbox pool for this language no longer exists."),
+        ("PodLost", "The sandbox was removed while the program ran."),
+        ("OperatorError", "The run failed for an internal reason."),
+    ],
+)
+async def test_a_failure_after_the_first_space_is_text_in_stderr(reason: str, text: str) -> None:
+    async with running(**FAST) as system:
+        task = system.start_exec()
+        session = await system.api.created()
+        await asyncio.sleep(0.5)
+        system.api.finish(session["metadata"]["name"], ended(reason))
+        reply = await task
+        assert reply.status == 200
+        assert reply.json["stderr"] == f"[kubecoderun] {text}\n"
+        assert reply.json["session_id"] == session["metadata"]["name"]
+        assert (reply.json["stdout"], reply.json["files"], reply.json["code"]) == ("", [], None)
+
+
+async def test_the_clock_starts_with_the_request_not_with_its_body() -> None:
+    async with running(**FAST) as system, system.connection() as connection:
+        await connection.send("POST", "/exec", BODY[:5], HEADERS | {"Content-Length": str(len(BODY))})
+        await asyncio.sleep(0.5)
+        connection.writer.write(BODY[5:])
+        started = asyncio.get_running_loop().time()
+        await connection.reader.readuntil(b"\r\n\r\n")
+        assert asyncio.get_running_loop().time() - started < 0.28
+
+
+async def _ask(connection: Connection, method: str, path: str, body: bytes = b"") -> bool:
+    """One request; whether the server kept the connection. Checks that header and deed agree."""
+    await connection.send(method, path, body, HEADERS)
+    reply = await connection.reply(method)
+    announced = reply.headers.get("connection", "").lower() == "close"
+    closed = await connection.closed(0.3)
+    assert closed == announced
+    return not closed
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_only_a_successful_exec_keeps_the_connection(close: bool) -> None:
+    async with running(close_connections=close) as system:
+        system.api.answer = lambda session: succeeded()
+        for path in ("/exec", "/v1/exec", "//exec", "/v1//exec/"):
+            async with system.connection() as connection:
+                assert await _ask(connection, "POST", path, BODY)
+        other = [
+            ("POST", "/exec", b"{}"),
+            ("GET", "/exec", b""),
+            ("POST", "/upload", b"x"),
+            ("GET", "/files/abc?detail=summary", b""),
+            ("GET", "/health", b""),
+            ("HEAD", "/health", b""),
+            ("GET", "/healthz", b""),
+            ("GET", "/readyz", b""),
+            ("GET", "/metrics", b""),
+            ("GET", "/executable", b""),
+            ("GET", "/", b""),
+        ]
+        for method, path, body in other:
+            async with system.connection() as connection:
+                assert await _ask(connection, method, path, body) is not close, path
+
+
+async def test_error_statuses_of_exec_close_the_connection() -> None:
+    async with running() as system:
+        for reason in ("WaitExpired", "PodLost", "OperatorError"):
+            system.api.answer = lambda session, reason=reason: ended(reason)
+            async with system.connection() as connection:
+                assert not await _ask(connection, "POST", "/exec", BODY)
+
+
+async def test_one_connection_serves_many_execs() -> None:
+    async with running(**FAST) as system, system.connection() as connection:
+        system.api.answer = lambda session: succeeded("x")
+        for _ in range(3):
+            await connection.send("POST", "/exec", BODY, HEADERS)
+            assert (await connection.reply()).json["stdout"] == "x"
+        system.api.answer = lambda session: None
+        await connection.send("POST", "/exec", BODY, HEADERS)
+        session = await system.api.created(4)
+        await asyncio.sleep(0.5)
+        system.api.finish(session["metadata"]["name"], succeeded("slow"))
+        late = await connection.reply()
+        assert late.json["stdout"] == "slow"
+        assert "connection" not in late.headers
+        system.api.answer = lambda session: succeeded("again")
+        await connection.send("POST", "/exec", BODY, HEADERS)
+        assert (await connection.reply()).json["stdout"] == "again"
+
+
+async def _leave(system: System, after: float) -> str:
+    """Begin a call and go away; the session's name."""
+    async with system.connection() as connection:
+        await connection.send("POST", "/exec", BODY, HEADERS)
+        session = await system.api.created()
+        await asyncio.sleep(after)
+    return str(session["metadata"]["name"])
+
+
+@pytest.mark.parametrize("after", [0.05, 0.6])
+async def test_a_client_that_leaves_cancels_its_run(after: float, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(**FAST) as system:
+        await _leave(system, after)
+        await system.api.until(lambda: system.api.sessions()[0]["spec"].get("cancel") is True)
+        assert system.metric("disconnects_total", action="cancel") == 1
+        assert system.metric("requests_total", route="/exec", status="499") == 1
+        assert system.metric("open_runs") == 0
+
+
+async def test_with_finish_the_run_goes_on_unseen() -> None:
+    async with running(on_disconnect="finish", **FAST) as system:
+        name = await _leave(system, 0.05)
+        await system.api.until(lambda: system.metric("disconnects_total", action="finish") == 1)
+        assert system.metric("open_runs") == 1
+        system.api.finish(name, succeeded())
+        await system.api.until(lambda: system.metric("runs_total", language="py", reason="Succeeded") == 1)
+        assert system.api.requests["patch executionsessions"] == 0
+        assert not system.services.unseen
+
+
+async def test_with_finish_the_end_of_the_front_end_does_not_end_the_run() -> None:
+    async with running(on_disconnect="finish", **FAST) as system:
+        await _leave(system, 0.05)
+        await system.api.until(lambda: system.metric("disconnects_total", action="finish") == 1)
+        await system.services.close()
+        assert system.api.requests["patch executionsessions"] == 0
+
+
+async def test_a_client_that_leaves_while_the_session_is_created_cancels_it_too() -> None:
+    async with running() as system:
+        system.api.swallow_posts = 1
+        await _leave(system, 0.05)
+        await system.api.until(lambda: system.api.sessions()[0]["spec"].get("cancel") is True)
+
+
+async def test_a_cancellation_is_tried_again_until_it_succeeds() -> None:
+    async with running() as system:
+        system.api.patch_statuses = [503, 429, 500]
+        await _leave(system, 0.05)
+        await system.api.until(lambda: system.api.sessions()[0]["spec"].get("cancel") is True)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_starts_nothing() -> None:
+    async with running() as system:
+        async with system.connection() as connection:
+            await connection.send("POST", "/exec", BODY[:5], HEADERS | {"Content-Length": str(len(BODY))})
+        await system.api.until(lambda: system.metric("requests_total", route="/exec", status="499") == 1)
+        assert system.api.sessions() == []

@@ -1,0 +1,219 @@
+"""The program as a container starts it: `python -m kubecoderun_api` with variables, ended by a signal."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.fakes_api.apiserver import FakeApiServer, api_server, succeeded
+from contract.fakes_api.client import Connection, Reply
+from kubecoderun_api.__main__ import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BODY = b'{"lang":"py","code":"print(1)"}'
+
+
+@dataclass
+class Program:
+    """A front end in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    api: FakeApiServer
+    port: int
+    lines: list[dict[str, Any]]
+
+    async def post(self) -> Reply:
+        async with Connection("127.0.0.1", self.port) as connection:
+            await connection.send("POST", "/exec", BODY)
+            return await connection.reply()
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), 15)
+
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+
+def _environment(folder: Path, **settings: str) -> dict[str, str]:
+    path = os.pathsep.join(str(REPOSITORY / part) for part in ("crds", "api"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KCR_")}
+    return kept | {"PYTHONPATH": path, "KUBECONFIG": str(folder / "kubeconfig")} | settings
+
+
+async def _start(environment: dict[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "kubecoderun_api", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def _collect(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]) -> None:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        lines += [json.loads(line)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def program(folder: Path, **settings: str) -> AsyncIterator[Program]:
+    """A started program that is ready."""
+    async with api_server() as api:
+        config = {
+            "clusters": [{"name": "c", "cluster": {"server": api.url}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (folder / "kubeconfig").write_text(json.dumps(config))
+        port = _free_port()
+        values = {
+            "KCR_HOST": "127.0.0.1",
+            "KCR_PORT": str(port),
+            "KCR_AUTH": "none",
+            "KCR_DRAIN_SECONDS": "0",
+        }
+        process = await _start(_environment(folder, **values | settings))
+        made = Program(process, api, port, [])
+        reading = asyncio.create_task(_collect(process, made.lines))
+        try:
+            await api.until(lambda: sum(api.requests.values()) >= 4, seconds=20)
+            yield made
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await reading
+
+
+async def test_it_serves_and_ends_on_a_signal(tmp_path: Path) -> None:
+    async with program(tmp_path) as front_end:
+        front_end.api.answer = lambda session: succeeded("1\n")
+        reply = await front_end.post()
+        assert reply.json["stdout"] == "1\n"
+        assert "server" not in reply.headers
+        front_end.process.terminate()
+        assert await front_end.ended() in (0, -signal.SIGTERM)
+    assert [name for name in front_end.events() if name != "library"] == [
+        "started",
+        "request",
+        "stopping",
+        "stopped",
+    ]
+    (request,) = [line for line in front_end.lines if line["event"] == "request"]
+    assert set(request) == {
+        "ts",
+        "level",
+        "event",
+        "method",
+        "path",
+        "status",
+        "ms",
+        "session",
+        "language",
+        "pool",
+        "reason",
+    }
+
+
+async def test_open_calls_are_finished_before_the_end(tmp_path: Path) -> None:
+    async with program(tmp_path) as front_end:
+        call = asyncio.create_task(front_end.post())
+        session = (await front_end.api.created())["metadata"]["name"]
+        front_end.process.terminate()
+        with pytest.raises(OSError):  # noqa: PT012, PT011 - refused or reset
+            async with asyncio.timeout(5):
+                while True:
+                    async with Connection("127.0.0.1", front_end.port):
+                        await asyncio.sleep(0.05)
+        front_end.api.finish(session, succeeded("finished"))
+        assert (await call).json["stdout"] == "finished"
+        assert await front_end.ended() in (0, -signal.SIGTERM)
+
+
+async def test_calls_still_open_at_the_limit_get_an_error_and_are_cancelled(tmp_path: Path) -> None:
+    async with program(tmp_path, KCR_SHUTDOWN_SECONDS="0.5") as front_end:
+        call = asyncio.create_task(front_end.post())
+        await front_end.api.created()
+        front_end.process.terminate()
+        reply = await call
+        assert (reply.status, reply.json["error"]) == (503, "shutting_down")
+        assert await front_end.ended() in (0, -signal.SIGTERM)
+        assert front_end.api.sessions()[0]["spec"]["cancel"] is True
+
+
+async def test_while_draining_it_is_not_ready_but_serves(tmp_path: Path) -> None:
+    async with program(tmp_path, KCR_DRAIN_SECONDS="3") as front_end:
+        front_end.api.answer = lambda session: succeeded("x")
+        front_end.process.terminate()
+        await asyncio.sleep(0.4)
+        async with Connection("127.0.0.1", front_end.port) as connection:
+            await connection.send("GET", "/readyz")
+            assert (await connection.reply()).json["message"] == "shutting down"
+        assert (await front_end.post()).json["stdout"] == "x"
+        assert await front_end.ended() in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KCR_PORT", "http"),
+        ("KCR_ON_DISCONNECT", "explode"),
+        ("KCR_NAMESPACE", "../x"),
+        ("KCR_STORE_ENDPOINT", "http://user:hush-hush@host"),
+        ("KCR_HEARTBEAT_EVERY_SECONDS", "0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named_without_their_value(
+    variable: str, value: str, bare_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare_process.setenv("KCR_AUTH", "none")
+    bare_process.setenv(variable, value)
+    assert main() == 2
+    output = capsys.readouterr().out
+    (line,) = [json.loads(text) for text in output.splitlines()]
+    assert (line["event"], line["setting"]) == ("bad_setting", variable)
+    assert value == "0" or value not in output
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "KCR_API_KEYS_FILE"),
+        ({"KCR_AUTH": "none", "KCR_STORE_ENDPOINT": "http://s"}, "KCR_STORE_ACCESS_KEY"),
+    ],
+    ids=str,
+)
+def test_settings_that_need_each_other(
+    given: dict[str, str], missing: str, bare_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in given.items():
+        bare_process.setenv(name, value)
+    assert main() == 2
+    assert missing in capsys.readouterr().out
+
+
+@pytest.fixture
+def bare_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No KCR_ variables, and the logging of the test run given back at the end."""
+    for name in [name for name in os.environ if name.startswith("KCR_")]:
+        monkeypatch.delenv(name)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield monkeypatch
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("kubecoderun_api").setLevel(logging.NOTSET)

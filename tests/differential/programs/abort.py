@@ -1,0 +1,3 @@
+import os
+print("a", flush=True)
+os.abort()

@@ -1,0 +1,2 @@
+import decimal, gc
+print(decimal.getcontext(), gc.isenabled(), gc.get_threshold(), gc.get_debug())

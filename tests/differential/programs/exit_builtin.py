@@ -1,0 +1,1 @@
+print("a"); quit(3)

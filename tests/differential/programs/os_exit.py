@@ -1,0 +1,3 @@
+import os
+print("lost or not", flush=True)
+os._exit(9)

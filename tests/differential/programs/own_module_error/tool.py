@@ -1,0 +1,3 @@
+def g():
+    raise OSError('in tool')
+g()

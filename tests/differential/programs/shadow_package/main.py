@@ -1,0 +1,2 @@
+import pandas.sub
+print(pandas.sub.y)

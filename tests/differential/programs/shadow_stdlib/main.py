@@ -1,0 +1,2 @@
+import random, json
+print(random.x, json.__name__)

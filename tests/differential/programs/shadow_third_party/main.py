@@ -1,0 +1,2 @@
+import numpy
+print(numpy.__file__, numpy.x)

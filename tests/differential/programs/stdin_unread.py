@@ -1,0 +1,2 @@
+# run: {"stdin_bytes": 300000}
+print("done")

@@ -1,0 +1,3 @@
+import tempfile, os
+t = tempfile.TemporaryDirectory()
+print(os.path.isdir(t.name), tempfile.gettempdir())

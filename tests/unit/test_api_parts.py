@@ -1,0 +1,117 @@
+"""Small parts of the front end: paths, log lines, back-off, the manifest, what imports what."""
+
+import json
+import logging
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kubecoderun_api
+from kubecoderun_api.auth import KeyRing, Verdict
+from kubecoderun_api.cluster import ClusterError
+from kubecoderun_api.log import JsonLines
+from kubecoderun_api.middleware import normal_path
+from kubecoderun_api.sessions import manifest
+from kubecoderun_api.watching import backoff
+from kubecoderun_crds import names
+from kubecoderun_crds.session import SessionSpec
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [
+        ("/exec", "/exec"),
+        ("//exec", "/exec"),
+        ("/v1/exec/", "/exec"),
+        ("/v1//exec", "/exec"),
+        ("///v1///exec///", "/exec"),
+        ("/v1", "/"),
+        ("/", "/"),
+        ("", "/"),
+        ("/v1x/exec", "/v1x/exec"),
+        ("/v1/v1/exec", "/v1/exec"),
+        ("/v1/exec/programmatic", "/exec/programmatic"),
+    ],
+)
+def test_spellings_of_paths(path: str, normal: str) -> None:
+    assert normal_path(path) == normal
+
+
+@given(st.text("/v1ex.", max_size=20))
+def test_a_normal_path_has_single_slashes_and_no_end(path: str) -> None:
+    made = normal_path("/" + path)
+    assert made.startswith("/")
+    assert "//" not in made
+    assert made == "/" or not made.endswith("/")
+
+
+def test_a_log_line_has_the_type_and_place_of_an_error_but_not_its_text() -> None:
+    try:
+        raise ValueError("SECRET")
+    except ValueError as error:
+        record = logging.LogRecord(
+            "kubecoderun_api", logging.ERROR, "", 0, "oops", None, (ValueError, error, None)
+        )
+        record.facts = {"session": "s"}
+    text = JsonLines().format(record)
+    line = json.loads(text)
+    assert (line["event"], line["session"], line["error"]) == ("oops", "s", "ValueError")
+    assert line["frames"][0].endswith("test_a_log_line_has_the_type_and_place_of_an_error_but_not_its_text")
+    assert "SECRET" not in text
+
+
+@given(st.integers(1, 10_000))
+def test_back_off_grows_and_is_bounded(failures: int) -> None:
+    assert 0.03 < backoff(failures) <= min(0.05 * 2 ** min(failures - 1, 20), 5.0)
+
+
+def test_the_manifest_is_what_the_resource_takes() -> None:
+    made = manifest(
+        "a" * 21,
+        namespace="n",
+        front_end="uid",
+        lifetime=timedelta(minutes=59),
+        request={"poolRef": {"name": "p"}, "language": "py", "code": "x", "args": ["a"], "timeoutSeconds": 3},
+        now=datetime(2026, 1, 1, 10, 30, tzinfo=UTC),
+    )
+    assert made["metadata"]["labels"] == {names.LABEL_FRONT_END: "uid", names.LABEL_EXPIRES: "2026010111"}
+    assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("status", "retriable"), [(0, True), (500, True), (503, True), (429, True), (409, False), (422, False)]
+)
+def test_which_calls_may_succeed_later(status: int, retriable: bool) -> None:
+    assert ClusterError(status, "x").retriable is retriable
+
+
+def test_a_file_without_keys_knows_nobody(tmp_path: Path) -> None:
+    for content in (b"", b"\n \n", b"\xff\xfe"):
+        file = tmp_path / "keys"
+        file.write_bytes(content)
+        ring = KeyRing(file)
+        assert ring.judge({"x"}) is Verdict.WRONG
+        assert ring.judge({""}) is Verdict.WRONG
+    assert KeyRing(tmp_path).judge({"x"}) is Verdict.WRONG
+    assert KeyRing(tmp_path / "missing").judge(set()) is Verdict.MISSING
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=40))
+def test_a_key_in_an_unparsed_body_is_found_however_it_is_spelt(key: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "keys"
+        file.write_text(key)
+        ring = KeyRing(file)
+        assert ring.may_be_in(json.dumps({"code": "x", "apiKey": key}).encode())
+        assert ring.may_be_in(json.dumps({"api_key": key}, indent=2).encode())
+        assert not ring.may_be_in(json.dumps({"other": key, "api_key": key + "x"}).encode())
+
+
+def test_only_the_cluster_module_knows_the_kubernetes_client() -> None:
+    (folder,) = kubecoderun_api.__path__
+    users = [file.name for file in Path(folder).rglob("*.py") if "kubernetes.aio" in file.read_text()]
+    assert users == ["cluster.py"]

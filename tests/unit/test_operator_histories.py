@@ -1,0 +1,314 @@
+"""Allocator and sizing against random histories: late, repeated and reordered events, lost answers,
+crashes.
+
+The machine plays a cluster (`Truth`), the watch between it and the operator, and the operator's thin
+layer. The truth enforces nothing but what an API server does: the patch that gives a pod away tests its
+label.
+"""
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from kubecoderun_crds.names import PodState
+from kubecoderun_operator.allocator import Allocator, Standing
+from kubecoderun_operator.members import Member, Trouble
+from kubecoderun_operator.sizing import Brake, Expectations, Target, plan, wanted
+
+GRACE = 120.0
+EXPECTATION = 30.0
+
+
+@dataclass
+class Truth:
+    """The pods as the API server has them, every view of them there ever was, and who ever owned which."""
+
+    pods: dict[str, Member] = field(default_factory=dict)
+    views: list[tuple[Member, bool]] = field(default_factory=list)
+    owners: dict[str, set[str]] = field(default_factory=dict)
+    version: int = 0
+
+    def put(self, pod: Member) -> Member:
+        self.version += 1
+        pod = replace(pod, version=self.version)
+        self.pods[pod.uid] = pod
+        self.views.append((pod, False))
+        return pod
+
+    def remove(self, uid: str) -> None:
+        self.version += 1
+        pod = self.pods.pop(uid)
+        self.views.append((replace(pod, version=self.version), True))
+
+    def warm(self) -> list[Member]:
+        return [pod for pod in self.pods.values() if pod.state == PodState.WARM and not pod.deleting]
+
+
+class Histories(RuleBasedStateMachine):
+    """Each rule is one thing that can happen; each invariant must hold after all of them."""
+
+    sessions = Bundle("sessions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.numbers = itertools.count(1)
+        self.truth = Truth()
+        self.target = Target(replicas=3, max_pods=8, revision="r1", max_unavailable=1)
+        self.bound: dict[str, str] = {}
+        """Pod by session, once the label is set."""
+        self.alive: set[str] = set()
+        """Sessions that are not over."""
+        self.excess = 0
+        """Pods made because an expectation expired although its pod existed."""
+        self.start_process()
+
+    def start_process(self) -> None:
+        self.allocator = Allocator()
+        self.allocator.revision = self.target.revision
+        self.expected = Expectations(EXPECTATION)
+        self.brake = Brake(1.0, 300.0)
+        self.reserved: dict[str, str] = {}
+        self.handed_out: set[str] = set()
+        self.newest: dict[str, int] = {}
+        self.unseen: set[str] = set()
+        """Names of pods that exist, but whose creation this process has not been told of."""
+
+    # --- the operator's thin layer ------------------------------------------------------------------
+
+    def hand_out(self, session: str, pod: Member) -> None:
+        assert pod.uid not in self.handed_out, "a pod was handed out twice"
+        assert session not in self.reserved
+        assert pod.usable
+        self.handed_out.add(pod.uid)
+        self.reserved[session] = pod.uid
+
+    def serve_queue(self) -> None:
+        for session, pod in self.allocator.grants():
+            self.hand_out(session, pod)
+
+    def claim(self, session: str, *, first: bool = False) -> None:
+        pod = self.allocator.claim(session, self.now + 60, first=first)
+        if pod is not None:
+            self.hand_out(session, pod)
+
+    def observe(self, pod: Member, gone: bool) -> None:
+        if gone:
+            self.allocator.forget(pod.uid, self.now)
+        else:
+            self.expected.settle(pod.name)
+            self.unseen.discard(pod.name)
+            self.allocator.observe(pod)
+        self.serve_queue()
+
+    def has_failed(self, pod: Member) -> bool:
+        return pod.failed(self.now, GRACE)
+
+    # --- sessions -----------------------------------------------------------------------------------
+
+    @rule(target=sessions)
+    def session_arrives(self) -> str:
+        session = f"s{next(self.numbers)}"
+        self.alive.add(session)
+        self.claim(session)
+        return session
+
+    @rule(session=sessions)
+    def session_arrives_again(self, session: str) -> None:
+        """A repeated event, or one after a relist."""
+        if session in self.alive and session not in self.bound and session not in self.reserved:
+            self.claim(session)
+
+    @precondition(lambda self: self.reserved)
+    @rule(choice=st.integers(0, 99))
+    def label_is_set(self, choice: int) -> None:
+        """The patch of the pod: it succeeds if the pod is there and still warm."""
+        session = sorted(self.reserved)[choice % len(self.reserved)]
+        uid = self.reserved.pop(session)
+        pod = self.truth.pods.get(uid)
+        if pod is None or pod.state != PodState.WARM or pod.deleting:
+            self.allocator.spend(uid)
+            self.claim(session, first=True)
+            return
+        self.truth.owners.setdefault(uid, set()).add(session)
+        assert session not in self.bound, "a session got two pods"
+        self.bound[session] = uid
+        self.truth.put(replace(pod, state=PodState.ASSIGNED, session_uid=session))
+        self.allocator.assigned(session)
+
+    @precondition(lambda self: self.reserved)
+    @rule(choice=st.integers(0, 99), bound=st.booleans())
+    def sidecar_refuses(self, choice: int, bound: bool) -> None:
+        """prepare fails: the pod is removed, and the session takes the next one."""
+        session = sorted(self.reserved)[choice % len(self.reserved)]
+        uid = self.reserved.pop(session)
+        self.allocator.spend(uid)
+        if uid in self.truth.pods:
+            self.truth.remove(uid)
+        self.claim(session, first=bound)
+
+    @rule(session=consumes(sessions))
+    def session_ends(self, session: str) -> None:
+        """It is done, or was deleted, wherever it is."""
+        self.alive.discard(session)
+        self.allocator.withdraw(session)
+        uid = self.bound.pop(session, None) or self.reserved.pop(session, None)
+        if uid is not None:
+            self.allocator.spend(uid)
+            pod = self.truth.pods.get(uid)
+            if pod is not None:
+                self.truth.put(replace(pod, deleting=True))
+        else:
+            self.allocator.release(session)
+
+    @rule()
+    def waits_end(self) -> None:
+        self.now += 61
+        for session in self.allocator.overdue(self.now):
+            self.alive.discard(session)
+
+    # --- the node ------------------------------------------------------------------------------------
+
+    def some_pod(self, choice: int) -> Member | None:
+        pods = sorted(self.truth.pods.values(), key=lambda pod: pod.name)
+        return pods[choice % len(pods)] if pods else None
+
+    @rule(choice=st.integers(0, 99))
+    def pod_becomes_ready(self, choice: int) -> None:
+        pod = self.some_pod(choice)
+        if pod is not None and not pod.ended and not pod.deleting:
+            self.truth.put(replace(pod, ready=True, ip="10.0.0.1", node="n", ready_since=self.now))
+
+    @rule(choice=st.integers(0, 99))
+    def pod_fails(self, choice: int) -> None:
+        pod = self.some_pod(choice)
+        if pod is not None:
+            self.truth.put(replace(pod, ready=False, trouble=Trouble.ENDED))
+
+    @rule(choice=st.integers(0, 99))
+    def pod_vanishes(self, choice: int) -> None:
+        pod = self.some_pod(choice)
+        if pod is not None:
+            self.truth.remove(pod.uid)
+
+    # --- the watch -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.truth.views)
+    @rule(back=st.integers(0, 30))
+    def event_arrives(self, back: int) -> None:
+        """Any view there ever was, in any order and as often as it likes."""
+        self.observe(*self.truth.views[-1 - back % len(self.truth.views)])
+
+    @rule()
+    def all_events_arrive(self) -> None:
+        for pod, gone in self.truth.views[-40:]:
+            self.observe(pod, gone)
+
+    @rule()
+    def list_arrives(self) -> None:
+        """A full list, as after a gap: it shows what is there, and what is missing is gone."""
+        known = {pod.uid for pod in self.allocator.members()}
+        for pod in list(self.truth.pods.values()):
+            self.observe(pod, False)
+        for uid in known - set(self.truth.pods):
+            self.allocator.forget(uid, self.now)
+
+    # --- sizing --------------------------------------------------------------------------------------
+
+    @rule(
+        outcome=st.sampled_from(["created", "created", "created", "answer lost", "request lost", "refused"])
+    )
+    def pool_is_looked_at(self, outcome: str) -> None:
+        late = self.expected.expire(self.now)
+        self.excess += sum(1 for name in late if name in self.unseen)
+        counts = self.allocator.counts()
+        made = plan(self.target, counts, len(self.expected), self.brake, self.has_failed, self.now)
+        for victim in made.retire:
+            assert self.allocator.seat(victim.uid).standing is Standing.FREE  # type: ignore[union-attr]
+            assert self.allocator.retire(victim.uid)
+            pod = self.truth.pods.get(victim.uid)
+            # The sidecar's lock: a pod that has an owner cannot be retired.
+            if pod is not None and pod.state == PodState.WARM:
+                self.truth.put(replace(pod, deleting=True))
+        counts = self.allocator.counts()
+        have = len(counts.free) + counts.reserved + len(self.expected)
+        assert made.create == 0 or have + made.create <= wanted(self.target, counts) + len(made.retire)
+        for _ in range(made.create):
+            self.create(outcome)
+            # Not only in the operator's view: truly no more unassigned pods than wanted.
+            assert len(self.truth.warm()) <= wanted(self.target, self.allocator.counts()) + self.excess
+
+    def create(self, outcome: str) -> None:
+        number = next(self.numbers)
+        name, uid = f"p{number}", f"u{number}"
+        self.expected.ask(name, self.now)
+        if outcome == "refused":
+            self.expected.settle(name)
+            self.brake.failed(self.now)
+        elif outcome != "request lost":
+            pod = self.truth.put(
+                Member("ns", name, uid, "pool", "pool-uid", self.target.revision, "warm", 0, self.now)
+            )
+            if outcome == "created":
+                self.brake.created()
+                self.observe(pod, False)
+            else:
+                self.unseen.add(name)
+
+    @rule(replicas=st.integers(0, 5))
+    def pool_is_scaled(self, replicas: int) -> None:
+        self.target = replace(self.target, replicas=replicas)
+
+    @rule(number=st.integers(1, 3))
+    def template_changes(self, number: int) -> None:
+        self.target = replace(self.target, revision=f"r{number}")
+        self.allocator.revision = self.target.revision
+        self.brake.reset()
+
+    @rule(seconds=st.sampled_from([0.1, 2.0, 20.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    # --- a crash -------------------------------------------------------------------------------------
+
+    @rule()
+    def operator_is_killed(self) -> None:
+        """A new process knows what a list shows. Sessions whose pod carries their label go on there."""
+        self.start_process()
+        for pod in list(self.truth.pods.values()):
+            self.observe(pod, False)
+        for session in sorted(self.alive):
+            if session not in self.bound:
+                self.claim(session)
+
+    # --- what must hold ------------------------------------------------------------------------------
+
+    @invariant()
+    def one_pod_has_one_owner(self) -> None:
+        assert all(len(owners) == 1 for owners in self.truth.owners.values())
+        assert len(set(self.bound.values())) == len(self.bound)
+
+    @invariant()
+    def no_pod_too_many(self) -> None:
+        """Pods whose creation went unanswered for EXPECTATION seconds are the only ones that may be too
+        many."""
+        assert len(self.truth.pods) <= self.target.max_pods + self.excess
+
+    @invariant()
+    def views_never_go_back(self) -> None:
+        for pod in self.allocator.members():
+            assert pod.version >= self.newest.get(pod.uid, 0)
+            self.newest[pod.uid] = pod.version
+
+    @invariant()
+    def queue_and_ready_pods_never_meet(self) -> None:
+        assert not (self.allocator.ready_members() and self.allocator.counts().waiting)
+
+
+Histories.TestCase.settings = settings(
+    max_examples=400, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestHistories = Histories.TestCase

@@ -1,0 +1,175 @@
+"""Pool arithmetic, victims, rolling updates and the brake, case by case."""
+
+from dataclasses import replace
+
+import pytest
+
+from kubecoderun_operator.allocator import Counts
+from kubecoderun_operator.members import Member, Trouble
+from kubecoderun_operator.sizing import LARGEST_BATCH, Brake, Expectations, Target, plan, wanted
+
+NOW = 1000.0
+TARGET = Target(replicas=3, max_pods=10, revision="new", max_unavailable=1)
+
+
+def pod(
+    name: str, *, ready: bool = True, revision: str = "new", created: float = 0.0, failed: bool = False
+) -> Member:
+    trouble = Trouble.ENDED if failed else None
+    uid, ip = f"uid-{name}", "10.0.0.1"
+    return Member(
+        "ns", name, uid, "pool", "p", revision, "warm", 1, created, ip=ip, ready=ready, trouble=trouble
+    )
+
+
+def counts(
+    *free: Member, reserved: int = 0, assigned: int = 0, terminating: int = 0, waiting: int = 0
+) -> Counts:
+    return Counts(free, reserved, assigned, terminating, waiting)
+
+
+def brake(batch: int = LARGEST_BATCH, until: float = 0.0) -> Brake:
+    made = Brake(1.0, 300.0)
+    made.batch, made.until = batch, until
+    return made
+
+
+def step(target: Target, state: Counts, expected: int = 0, on: Brake | None = None) -> tuple[int, list[str]]:
+    made = plan(target, state, expected, on or brake(), lambda member: member.ended, NOW)
+    return made.create, [victim.name for victim in made.retire]
+
+
+@pytest.mark.parametrize(
+    ("state", "want"),
+    [
+        (counts(), 3),
+        (counts(waiting=4), 7),
+        (counts(waiting=20), 10),
+        (counts(assigned=8), 2),
+        (counts(assigned=8, terminating=1), 1),
+        (counts(assigned=12), 0),
+        (counts(assigned=5, waiting=5), 5),
+    ],
+)
+def test_wanted(state: Counts, want: int) -> None:
+    assert wanted(TARGET, state) == want
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "create"),
+    [
+        (counts(), 0, 3),
+        (counts(), 2, 1),
+        (counts(), 5, 0),
+        (counts(pod("a"), pod("b")), 0, 1),
+        (counts(pod("a"), pod("b"), reserved=1), 0, 0),
+        (counts(pod("a"), pod("b"), assigned=1), 0, 1),
+        (counts(pod("a", ready=False), pod("b", ready=False), pod("c", ready=False)), 0, 0),
+        (counts(pod("a"), pod("b"), pod("c"), waiting=2), 0, 2),
+    ],
+)
+def test_creates(state: Counts, expected: int, create: int) -> None:
+    assert step(TARGET, state, expected) == (create, [])
+
+
+def test_slow_start_bounds_a_batch_and_doubles() -> None:
+    target = replace(TARGET, replicas=300, max_pods=500)
+    slow = Brake(1.0, 300.0)
+    sizes = []
+    for _ in range(8):
+        sizes.append(step(target, counts(), 0, slow)[0])
+        slow.created()
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
+def test_victims_are_pending_then_failed_then_old_then_newest() -> None:
+    target = replace(TARGET, replicas=0, max_unavailable=None)
+    state = counts(
+        pod("young", created=30),
+        pod("elder", created=10),
+        pod("outdated", revision="old", created=20),
+        pod("broken", failed=True),
+        pod("starting", ready=False),
+    )
+    assert step(target, state)[1] == ["starting", "broken", "outdated", "young", "elder"]
+    assert step(replace(target, replicas=3), state)[1] == ["starting", "broken"]
+
+
+def test_failed_pods_keep_their_place_until_the_pause_is_over() -> None:
+    state = counts(pod("a"), pod("b", failed=True), pod("c", failed=True))
+    paused = brake(until=NOW + 5)
+    assert step(TARGET, state, on=paused) == (0, [])
+    assert plan(TARGET, state, 0, paused, lambda member: member.ended, NOW).again_at == NOW + 5
+    assert step(TARGET, state) == (0, ["b", "c"])
+
+
+def test_a_rolling_update_lets_so_many_ready_pods_miss() -> None:
+    old = [pod(name, revision="old") for name in "abc"]
+    assert step(TARGET, counts(*old)) == (0, ["a"])
+    assert step(replace(TARGET, max_unavailable=2), counts(*old)) == (0, ["a", "b"])
+    assert step(TARGET, counts(*old[1:], terminating=1)) == (1, [])
+    starting = pod("n", ready=False)
+    assert step(TARGET, counts(*old[1:], starting, terminating=1)) == (0, [])
+    assert step(TARGET, counts(*old[1:], pod("n"), terminating=1)) == (0, ["b"])
+
+
+def test_a_rolling_update_stops_while_new_pods_do_not_become_ready() -> None:
+    state = counts(pod("b", revision="old"), pod("c", revision="old"), pod("n", failed=True))
+    assert step(TARGET, state, on=brake(until=NOW + 1)) == (0, [])
+
+
+def test_old_pods_that_are_not_ready_go_at_once() -> None:
+    state = counts(pod("a"), pod("b"), pod("c", revision="old", ready=False))
+    assert step(TARGET, state) == (0, ["c"])
+
+
+def test_on_replenish_replaces_nothing() -> None:
+    old = [pod(name, revision="old") for name in "abc"]
+    assert step(replace(TARGET, max_unavailable=None), counts(*old)) == (0, [])
+    assert step(replace(TARGET, max_unavailable=None), counts(*old[1:], assigned=1)) == (1, [])
+
+
+def test_a_pool_at_its_maximum_rolls_without_exceeding_it() -> None:
+    target = replace(TARGET, max_pods=3)
+    old = [pod(name, revision="old") for name in "abc"]
+    assert step(target, counts(*old)) == (0, ["a"])
+    assert step(target, counts(*old[1:], terminating=1)) == (0, [])
+    assert step(target, counts(*old[1:])) == (1, [])
+
+
+def test_scaling_down_spares_pods_with_sessions() -> None:
+    state = counts(pod("a", created=1), pod("b", created=2), pod("c", created=3), assigned=6)
+    assert step(replace(TARGET, replicas=1), state) == (0, ["c", "b"])
+
+
+def test_the_brake_doubles_and_counts_failures_within_a_pause_once() -> None:
+    on = Brake(1.0, 10.0)
+    pauses, now = [], NOW
+    for _ in range(6):
+        on.failed(now)
+        on.failed(now)
+        pauses.append(on.until - now)
+        now = on.until
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert on.batch == 1
+    on.recovered()
+    on.failed(now)
+    assert on.until - now == 1.0
+    on.reset()
+    assert not on.blocked(now)
+    on.failed(now, at_least=15.0)
+    assert on.until - now == 15.0
+
+
+def test_expectations_expire_and_are_settled_by_name() -> None:
+    asked = Expectations(30.0)
+    asked.ask("a", NOW)
+    asked.ask("b", NOW + 10)
+    assert len(asked) == 2
+    assert asked.next_expiry() == NOW + 30
+    assert asked.expire(NOW + 29) == []
+    assert asked.expire(NOW + 30) == ["a"]
+    asked.settle("b")
+    asked.settle("never asked")
+    assert asked.next_expiry() is None
+    assert len(asked) == 0
