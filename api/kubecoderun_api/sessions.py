@@ -170,38 +170,43 @@ class Sessions:
     async def _post(self, waiter: _Waiter, body: bytes, deadline: float) -> None:
         failures = 0
         while True:
-            try:
-                await self._cluster.create_session(body)
+            failure = await self._try_post(waiter.name, body)
+            if failure is None or waiter.exists:  # the watch may have told of it while the POST failed
                 waiter.exists = True
                 return
-            except ClusterError as error:
-                if waiter.exists or (error.status == 409 and await self._is_ours(waiter.name)):
-                    return
-                failures += 1
-                delay = max(backoff(failures), error.retry_after or 0.0)
-                log.event(
-                    "create_failed",
-                    level=log.WARNING,
-                    session=waiter.name,
-                    status=error.status,
-                    reason=error.reason,
-                    attempt=failures,
-                )
-                if not error.retriable:
-                    raise NoResult("Rejected" if error.status in _REJECTIONS else "Refused") from None
-                if time.monotonic() + delay >= deadline:
-                    raise NoResult("NotCreated") from None
+            failures += 1
+            delay = max(backoff(failures), failure.retry_after or 0.0)
+            log.event(
+                "create_failed",
+                level=log.WARNING,
+                session=waiter.name,
+                status=failure.status,
+                reason=failure.reason,
+                attempt=failures,
+            )
+            if not failure.retriable:
+                raise NoResult("Rejected" if failure.status in _REJECTIONS else "Refused")
+            if time.monotonic() + delay >= deadline:
+                raise NoResult("NotCreated")
             await asyncio.sleep(delay)
-            if waiter.exists:
-                return
 
-    async def _is_ours(self, name: str) -> bool:
-        """Whether an existing session is what we tried to create: nobody else has the UID in its label."""
+    async def _try_post(self, name: str, body: bytes) -> ClusterError | None:
+        """One attempt; None if the session is there now.
+
+        If the name is taken, an earlier attempt may have landed without an answer. Nobody else has the UID in
+        the label, so the label tells.
+        """
         try:
-            labels = (await self._cluster.get_session(name))["metadata"].get("labels") or {}
-        except ClusterError:
-            return False
-        return bool(labels.get(names.LABEL_FRONT_END) == self._front_end)
+            await self._cluster.create_session(body)
+        except ClusterError as error:
+            if error.status != 409:
+                return error
+            try:
+                labels = (await self._cluster.get_session(name))["metadata"].get("labels") or {}
+            except ClusterError as unknown:
+                return unknown
+            return None if labels.get(names.LABEL_FRONT_END) == self._front_end else error
+        return None
 
     # --- what the watch tells -------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Sidecar to runner: R prepare, C code, I stdin, G go, K cancel.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 MAX_PAYLOAD_BYTES = 1 << 20
@@ -14,7 +15,9 @@ MAX_CONTROL_BYTES = 64 << 10
 CHUNK_BYTES = 64 << 10
 """Size of the C and I frames the sidecar sends."""
 
-_HEADER_BYTES = 5
+_HEADER = struct.Struct(">BI")
+_BETWEEN = -1
+"""No frame is open."""
 _STREAMED = frozenset(b"OE")
 
 
@@ -37,53 +40,63 @@ class FrameDecoder:
         self.allowed = b""
         """Letters that may come next: looked at for every frame, so a caller can change it in between."""
         self._header = bytearray()
+        """The part of a header that has arrived."""
         self._payload = bytearray()
+        self._kind = _BETWEEN
         self._left = 0
 
     def feed(self, data: memoryview) -> Iterator[tuple[int, memoryview | bytes]]:
         """Yield (type, payload) for what `data` completes; FrameError ends the stream for good.
 
-        A piece of output is a view into `data`: use it before asking for the next one.
+        A piece of output is a view into `data`, never empty: use it before asking for the next one.
         """
-        position = 0
-        while position < len(data):
-            if len(self._header) < _HEADER_BYTES:
-                position += self._take_header(data[position : position + _HEADER_BYTES - len(self._header)])
-                if len(self._header) < _HEADER_BYTES or self._left:
-                    continue
-                piece = data[:0]
-            else:
-                piece = data[position : position + self._left]
-                position += len(piece)
-                self._left -= len(piece)
-            yield from self._emit(piece)
+        position, end = 0, len(data)
+        while position < end:
+            if self._kind == _BETWEEN:
+                position = self._take_header(data, position)
+                if self._kind == _BETWEEN:
+                    return
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            kind = self._kind
+            if self._left == 0:
+                self._kind = _BETWEEN
+            if kind in _STREAMED:
+                if piece:
+                    yield kind, piece
+                continue
+            self._payload += piece
+            if self._left == 0:
+                payload = bytes(self._payload)
+                self._payload.clear()
+                yield kind, payload
 
-    def _emit(self, piece: memoryview) -> Iterator[tuple[int, memoryview | bytes]]:
-        kind = self._header[0]
-        done = self._left == 0
-        if done:
-            self._header.clear()
-        if kind in _STREAMED:
-            yield kind, piece
-            return
-        self._payload += piece
-        if done:
-            payload = bytes(self._payload)
-            self._payload.clear()
-            yield kind, payload
-
-    def _take_header(self, piece: memoryview) -> int:
-        """Add to the header; check type and length as soon as they are there."""
+    def _take_header(self, data: memoryview, position: int) -> int:
+        """Read a header, or the part of it that is there; the position after it."""
+        if not self._header and len(data) - position >= _HEADER.size:
+            self._open(*_HEADER.unpack_from(data, position))
+            return position + _HEADER.size
+        piece = data[position : position + _HEADER.size - len(self._header)]
         self._header += piece
-        kind = self._header[0]
+        if len(self._header) == _HEADER.size:
+            kind, length = _HEADER.unpack(self._header)
+            self._header.clear()
+            self._open(kind, length)
+        else:
+            # The type is there, and may be all that ever comes.
+            self._check_kind(self._header[0])
+        return position + len(piece)
+
+    def _open(self, kind: int, length: int) -> None:
+        self._check_kind(kind)
+        if length > (MAX_PAYLOAD_BYTES if kind in _STREAMED else MAX_CONTROL_BYTES):
+            raise FrameError(f"a frame of type {_name(kind)} with {length} bytes")
+        self._kind, self._left = kind, length
+
+    def _check_kind(self, kind: int) -> None:
         if kind not in self.allowed:
             raise FrameError(f"a frame of type {_name(kind)} where only {_names(self.allowed)} may come")
-        if len(self._header) == _HEADER_BYTES:
-            self._left = int.from_bytes(self._header[1:], "big")
-            bound = MAX_PAYLOAD_BYTES if kind in _STREAMED else MAX_CONTROL_BYTES
-            if self._left > bound:
-                raise FrameError(f"a frame of type {_name(kind)} with {self._left} bytes")
-        return len(piece)
 
 
 def _name(kind: int) -> str:

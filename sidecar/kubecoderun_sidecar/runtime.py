@@ -27,7 +27,8 @@ WARM_SECONDS = 600.0
 """From hello to warm: the runner loads its modules meanwhile, on a machine that may be starting many pods."""
 ANSWER_SECONDS = 10.0
 """How long the runner may take for each piece of a delivery, and to confirm it."""
-_READ_BYTES = 128 << 10
+_READ_BYTES = 64 << 10
+"""Read at a time. Bounds how long the event loop is busy with the smallest frames (about 20 ms)."""
 _SO_PEERCRED = struct.Struct("iII")
 
 

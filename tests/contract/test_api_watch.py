@@ -96,13 +96,14 @@ async def test_a_post_that_timed_out_after_it_landed_is_known_by_its_label() -> 
         system.api.swallow_posts = 1
         task = system.start_exec()
         session = (await system.api.created())["metadata"]["name"]
-        await system.api.until(lambda: system.api.requests[f"create {SESSIONS}"] == 2)
-        await system.api.until(lambda: system.api.requests[f"get {SESSIONS}"] == 1)
+        system.api.get_statuses = [503]
+        await system.api.until(lambda: system.api.requests[f"create {SESSIONS}"] == 3)
+        await system.api.until(lambda: system.api.requests[f"get {SESSIONS}"] == 2)
         system.api.deaf = False
         system.api.finish(session, succeeded("once"))
         assert (await asyncio.wait_for(task, 5)).json["stdout"] == "once"
         assert len(system.api.sessions()) == 1
-        assert system.api.requests[f"create {SESSIONS}"] == 2
+        assert system.api.requests[f"create {SESSIONS}"] == 3
 
 
 async def test_a_name_that_somebody_else_has_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:

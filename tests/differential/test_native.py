@@ -90,7 +90,7 @@ def run_plainly(folder: Path, path: str, args: list[str], stdin: bytes) -> Resul
     )
     ended = done.returncode
     exit_code, number = (ended, None) if ended >= 0 else (None, -ended)
-    return Result(done.stdout, without_addresses(done.stderr), exit_code, number)
+    return Result(without_addresses(done.stdout), without_addresses(done.stderr), exit_code, number)
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -110,7 +110,7 @@ def test_cannot_tell_the_difference(case: Path, tmp_path: Path) -> None:
         outcome = runner.go()
     name = outcome.exit["signal"]
     ours = Result(
-        outcome.stdout,
+        without_addresses(outcome.stdout),
         without_addresses(outcome.stderr),
         outcome.exit["exitCode"],
         None if name is None else int(signal.Signals[name]),

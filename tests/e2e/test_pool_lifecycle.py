@@ -43,10 +43,13 @@ def waiting_words(kube: Kube, pool: str) -> list[str]:
 
 
 def test_columns(kube: Kube, full_pool: str) -> None:
-    columns, row = kube.kubectl("get", "epool", full_pool).stdout.splitlines()[:2]
+    def row() -> list[str]:
+        return kube.kubectl("get", "epool", full_pool).stdout.splitlines()[1].split()[:5]
+
+    columns = kube.kubectl("get", "epool", full_pool).stdout.splitlines()[0]
     for column in ("DESIRED", "READY", "ASSIGNED", "WAITING", "AVAILABLE", "REASON", "AGE"):
         assert column in columns
-    assert row.split()[:5] == [full_pool, "3", "3", "0", "0"]
+    eventually(lambda: row() == [full_pool, "3", "3", "0", "0"], "the row tells the pods")
 
 
 def test_a_healthy_pool_says_so(kube: Kube, full_pool: str) -> None:

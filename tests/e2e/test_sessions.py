@@ -168,7 +168,7 @@ def test_a_session_is_removed_after_its_time(
     kube: Kube, full_pool: str, own_session: Create, patched: Callable[[str, Object], None]
 ) -> None:
     """Sessions vanish some time after their end; the pool says how long."""
-    patched(f"{POOLS}/{full_pool}", {"sessionDefaults": {"ttlSecondsAfterFinished": 2}})
+    patched(f"{POOLS}/{full_pool}", {"sessionDefaults": {"ttlSecondsAfterFinished": 10}})
     name = own_session(session_manifest(fresh_name("ttl"), full_pool, "print(1)"))
     eventually(lambda: kube.find(f"{SESSIONS}/{name}") is None, f"session {name} is removed", patience=240)
 

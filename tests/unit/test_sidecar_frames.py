@@ -37,8 +37,11 @@ def decode(data: bytes, sizes: list[int], allowed: bytes = EVERYTHING) -> list[t
 
 
 def joined(frames: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Neighbouring output joined, empty output left out."""
     result: list[tuple[bytes, bytes]] = []
     for kind, payload in frames:
+        if kind in b"OE" and not payload:
+            continue
         if kind in b"OE" and result and result[-1][0] == kind:
             result[-1] = (kind, result[-1][1] + payload)
         else:

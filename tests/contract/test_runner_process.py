@@ -1,0 +1,238 @@
+"""The real runner as PID 1, over its real socket: limits, ends, output, hostile programs, broken peers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from differential.runner_process import RunnerProcess, why_impossible
+
+pytestmark = pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
+    with RunnerProcess(tmp_path, preload="json") as process:
+        yield process
+
+
+def test_hello_says_what_it_can_do(runner: RunnerProcess) -> None:
+    assert runner.hello == {"protocol": 1, "languages": ["py"]}
+
+
+def test_a_missing_module_is_reported_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    with RunnerProcess(tmp_path, preload="no_such_module,json") as runner:
+        assert runner.warm["preloaded"] == ["json"]
+        assert runner.warm["failed"] == [
+            "no_such_module: ModuleNotFoundError: No module named 'no_such_module'"
+        ]
+
+
+def test_the_time_limit_ends_everything_and_keeps_the_output(runner: RunnerProcess) -> None:
+    """A grandchild in a session of its own holds the output pipe: a limit on the main process is not enough."""
+    code = b"""
+import subprocess, sys, time
+child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; print(9, flush=True); time.sleep(99)'], start_new_session=True)"
+subprocess.run([sys.executable, "-c", child], start_new_session=True)
+time.sleep(0.3)
+print("so far", flush=True)
+time.sleep(99)
+"""
+    runner.prepare(code, seconds=2.0)
+    outcome = runner.go()
+    assert outcome.exit["timedOut"] is True
+    assert outcome.exit["signal"] == "SIGKILL"
+    assert b"so far" in outcome.stdout
+    runner.prepare(b"import os; print([p for p in os.listdir('/proc') if p.isdigit()])")
+    alone = runner.go().stdout
+    assert alone.count(b"'") == 4, alone  # PID 1 and the program itself
+
+
+def test_background_processes_end_with_the_program(runner: RunnerProcess) -> None:
+    runner.prepare(b"import subprocess; subprocess.Popen(['sleep', '99']); print('done')")
+    outcome = runner.go()
+    assert outcome.stdout == b"done\n"
+    assert outcome.exit["exitCode"] == 0
+    assert not outcome.exit["timedOut"]
+
+
+def test_cancel_ends_a_program(runner: RunnerProcess) -> None:
+    runner.prepare(b"import time; print('started', flush=True); time.sleep(99)")
+    outcome = runner.go(cancel_after_output=True)
+    assert outcome.exit["cancelled"] is True
+    assert outcome.stdout == b"started\n"
+
+
+def test_much_output_arrives_whole(runner: RunnerProcess) -> None:
+    runner.prepare(
+        b"import sys\nfor _ in range(200): sys.stdout.write('x' * 1000000)\nsys.stderr.write('end')"
+    )
+    outcome = runner.go(keep=10)
+    assert outcome.output_bytes == 200_000_003
+    assert outcome.stderr == b"end"
+
+
+def test_the_time_limit_holds_while_nobody_reads(runner: RunnerProcess) -> None:
+    runner.prepare(b"import sys\nwhile True: sys.stdout.write('x' * 1000000)", seconds=1.0)
+    runner.send("G")
+    time.sleep(2.5)  # the runner's queue is full; time goes on
+    runner.expect("S")
+    total = 0
+    while True:
+        kind, payload = runner.receive()
+        if kind == "X":
+            break
+        total += len(payload)
+    assert b'"timedOut":true' in payload
+    assert (
+        total < 16 << 20
+    )  # what fits in queue, socket and pipe, not what a program can write in two seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "signal_name"),
+    [
+        (b"import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: print('alive')", 0, None),
+        (
+            b"import os, signal\nos.kill(1, signal.SIGKILL); os.kill(1, signal.SIGSTOP); print('alive')",
+            0,
+            None,
+        ),
+        (
+            b"import os, signal\nos.kill(1, signal.SIGTERM); import time; time.sleep(0.3); print('alive')",
+            0,
+            None,
+        ),
+        (
+            b"import os, signal\nos.kill(1, signal.SIGINT); os.kill(1, signal.SIGCHLD); print('alive')",
+            0,
+            None,
+        ),
+        (b"import os\nprint('alive', flush=True); os.close(0); os.close(1); os.close(2)", 0, None),
+        (
+            b"import os, signal\nprint('alive', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            None,
+            "SIGKILL",
+        ),
+        (b"import os, signal\nprint('alive', flush=True); os.kill(os.getpid(), 40)", None, "SIGRTMIN+6"),
+    ],
+)
+def test_pid_1_outlives_what_programs_do_to_it(
+    runner: RunnerProcess, code: bytes, exit_code: int | None, signal_name: str | None
+) -> None:
+    runner.prepare(code)
+    outcome = runner.go()
+    assert outcome.stdout == b"alive\n"
+    assert (outcome.exit["exitCode"], outcome.exit["signal"]) == (exit_code, signal_name)
+    assert not outcome.exit["oom"]
+
+
+def test_sockets_of_every_family_are_refused(runner: RunnerProcess) -> None:
+    code = b"""
+import errno, socket, ctypes
+for family in range(46):
+    if family == socket.AF_UNIX: continue
+    for kind in (1, 2, 3, 5):
+        try:
+            socket.socket(family, kind)
+            print("made", family, kind)
+        except OSError as error:
+            assert error.errno == errno.EAFNOSUPPORT, (family, error)
+a, b = socket.socketpair(); a.send(b"unix works"); print(b.recv(99))
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall(425, 8, 0), ctypes.get_errno() == errno.ENOSYS)
+"""
+    runner.prepare(code)
+    outcome = runner.go()
+    assert outcome.stdout == b"b'unix works'\n-1 True\n", outcome
+
+
+def test_a_network_that_is_not_managed_allows_sockets(tmp_path: Path) -> None:
+    with RunnerProcess(tmp_path, preload="", network="Unmanaged") as runner:
+        runner.prepare(
+            b"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(); print('made')"
+        )
+        assert runner.go().stdout == b"made\n"
+
+
+def test_programs_see_nothing_of_ours(runner: RunnerProcess) -> None:
+    runner.prepare(
+        b"import os, sys\nprint([k for k in os.environ if 'KCR' in k or 'PYTHONPATH' in k])\nprint(os.listdir('.'))"
+    )
+    assert runner.go().stdout == b"[]\n['main.py']\n"
+
+
+def test_environment_and_standard_input_arrive(runner: RunnerProcess) -> None:
+    runner.prepare(b"import os\nprint(os.environ['A'], input())", env={"A": "b c"}, stdin="ü\n".encode())
+    assert runner.go().stdout == "b c ü\n".encode()
+
+
+def test_runs_one_after_the_other(runner: RunnerProcess) -> None:
+    for number in range(3):
+        runner.prepare(f"print({number})".encode())
+        assert runner.go().stdout == f"{number}\n".encode()
+
+
+def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("mine")
+    with RunnerProcess(tmp_path, preload="json") as runner:
+        runner.prepare(b"print(open('main.py').read(), __file__)")
+        assert runner.go().stdout.decode().startswith("mine ")
+    assert (tmp_path / "main.py").read_text() == "mine"
+
+
+def test_large_code_arrives(runner: RunnerProcess) -> None:
+    code = b"data = '" + b"y" * 3_000_000 + b"'\nprint(len(data))"
+    runner.prepare(code)
+    assert runner.go().stdout == b"3000000\n"
+
+
+def test_usage_is_the_programs_own(tmp_path: Path) -> None:
+    """The spare's own loading is not counted."""
+    with RunnerProcess(tmp_path) as runner:
+        runner.prepare(b"print(1)")
+        idle = runner.go().exit["cpuSeconds"]
+        runner.prepare(b"import time\nwhile time.process_time() < 1.0: pass")
+        busy = runner.go().exit
+    assert idle < 0.5 < busy["cpuSeconds"] <= busy["wallSeconds"] + 0.5
+    assert busy["maxRssBytes"] > 1 << 20
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"G\0\0\0\x02{}",
+        b"C\0\0\0\x01x",
+        b"Z\0\0\0\x02{}",
+        b"R\0\0\0\x02[]",
+        b"R\xff\xff\xff\xff",
+        b'R\0\0\0\x0f{"language": 1}',
+    ],
+    ids=repr,
+)
+def test_a_peer_that_breaks_the_protocol_ends_the_runner(runner: RunnerProcess, frame: bytes) -> None:
+    runner.sock.sendall(frame)
+    kind, _ = runner.receive()
+    assert kind == "F"
+    with pytest.raises(ConnectionError):
+        runner.receive()
+    assert runner.process.wait(10) != 0
+
+
+def test_the_runner_ends_when_the_sidecar_is_gone(runner: RunnerProcess) -> None:
+    runner.prepare(b"import time; time.sleep(99)")
+    runner.send("G")
+    runner.expect("S")
+    runner.sock.close()
+    assert runner.process.wait(10) != 0
+
+
+def test_not_as_any_other_process() -> None:
+    """kill(-1) outside a PID namespace of its own would end everything of this user."""
+    from kubecoderun_runner.program import kill_everything
+
+    with pytest.raises(RuntimeError, match="PID 1"):
+        kill_everything()

@@ -1,0 +1,203 @@
+"""What goes into a session's status."""
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kubecoderun_crds.reasons import Phase, Reason, StartType
+from kubecoderun_crds.session import SessionStatus
+from kubecoderun_operator.members import Ending, Member, Trouble
+from kubecoderun_operator.outcomes import Outcome, Record, ended, killed_for_memory, lost, timestamp
+from kubecoderun_sidecar.protocol import Captured, RunResult, Usage
+
+POD = Member(
+    "ns", "python-1", "pod-uid", "python", "p", "r", "assigned", 1, 0.0, ip="10.0.0.1", node="n1", ready=True
+)
+
+
+def result(**changes: Any) -> RunResult:
+    made = RunResult(
+        reason="Succeeded",
+        exit_code=0,
+        signal=None,
+        started_at="2026-01-01T00:00:00.000001Z",
+        finished_at="2026-01-01T00:00:01.000002Z",
+        stored_at=None,
+        stdout=Captured("out\n", None, 4, False),
+        stderr=Captured("", None, 0, False),
+        stored=False,
+        usage=Usage(0.5, 1024, 1.0),
+    )
+    return replace(made, **changes)
+
+
+def completed(outcome: Outcome) -> dict[str, Any]:
+    record = Record(3, 7, attempts=1, start_type=StartType.WARM, timings={"queued": timestamp(0)})
+    record.name_pod(POD)
+    made = record.completed(outcome, 5.0)
+    SessionStatus.model_validate(made)
+    return made
+
+
+def test_a_success() -> None:
+    assert completed(ended(result(), 30)) == {
+        "observedGeneration": 3,
+        "phase": "Succeeded",
+        "reason": "Succeeded",
+        "message": "exit code 0",
+        "startType": "Warm",
+        "attempts": 1,
+        "epoch": 7,
+        "pod": {"name": "python-1", "uid": "pod-uid", "ip": "10.0.0.1", "node": "n1"},
+        "timings": {
+            "queued": "1970-01-01T00:00:00.000000Z",
+            "started": "2026-01-01T00:00:00.000001Z",
+            "finished": "2026-01-01T00:00:01.000002Z",
+            "completed": "1970-01-01T00:00:05.000000Z",
+        },
+        "result": {
+            "exitCode": 0,
+            "stdout": "out\n",
+            "stdoutBytes": 4,
+            "stdoutTruncated": False,
+            "stderr": "",
+            "stderrBytes": 0,
+            "stderrTruncated": False,
+            "stored": False,
+        },
+        "usage": {"cpuSeconds": 0.5, "maxRssBytes": 1024, "wallSeconds": 1.0},
+        "conditions": [
+            {
+                "type": "Completed",
+                "status": "True",
+                "reason": "Succeeded",
+                "message": "exit code 0",
+                "lastTransitionTime": "1970-01-01T00:00:05.000000Z",
+                "observedGeneration": 3,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "phase", "message"),
+    [
+        ({"reason": "NonZeroExit", "exit_code": 3}, Phase.FAILED, "exit code 3"),
+        ({"reason": "Signalled", "exit_code": None, "signal": "SIGSEGV"}, Phase.FAILED, "ended by SIGSEGV"),
+        (
+            {"reason": "TimeLimit", "exit_code": None, "signal": "SIGKILL"},
+            Phase.TIMED_OUT,
+            "killed after 30 s",
+        ),
+        (
+            {"reason": "Cancelled", "exit_code": None, "started_at": None},
+            Phase.CANCELLED,
+            "spec.cancel was set",
+        ),
+        ({"reason": "OOMKilled", "exit_code": None}, Phase.FAILED, "more memory"),
+        (
+            {"reason": "RuntimeLost", "exit_code": None, "detail": "the channel closed"},
+            Phase.FAILED,
+            "; the channel closed",
+        ),
+        ({"store_error": "403"}, Phase.SUCCEEDED, "exit code 0; the full output was not stored: 403"),
+    ],
+)
+def test_endings(changes: dict[str, Any], phase: Phase, message: str) -> None:
+    made = completed(ended(result(**changes), 30))
+    assert made["phase"] == phase
+    assert message in made["message"]
+
+
+@pytest.mark.parametrize(
+    ("captured", "expected"),
+    [
+        (Captured("zażółć\tgęślą\n", None, 20, False), {"stdout": "zażółć\tgęślą\n"}),
+        (
+            Captured("\x1b[31mred", None, 8, False),
+            {"stdoutBase64": base64.b64encode(b"\x1b[31mred").decode()},
+        ),
+        (Captured("a\rb", None, 3, False), {"stdoutBase64": base64.b64encode(b"a\rb").decode()}),
+        (
+            Captured("\u202eevil", None, 7, False),
+            {"stdoutBase64": base64.b64encode("\u202eevil".encode()).decode()},
+        ),
+        (Captured(None, "/w==", 1, False), {"stdoutBase64": "/w=="}),
+        (Captured(None, None, 0, False), {"stdout": ""}),
+    ],
+)
+def test_text_only_if_a_terminal_can_print_it(captured: Captured, expected: dict[str, str]) -> None:
+    found = completed(ended(result(stdout=captured), 30))["result"]
+    assert {key: value for key, value in found.items() if key in ("stdout", "stdoutBase64")} == expected
+
+
+def test_an_oversized_preview_is_cut() -> None:
+    found = completed(ended(result(stdout=Captured("x" * 40_000, None, 40_000, False)), 30))["result"]
+    assert len(base64.b64decode(found["stdoutBase64"])) == 16_640
+    assert found["stdoutTruncated"] is True
+
+
+@pytest.mark.parametrize("signal", ["SIG\x1b", "SIG" + "A" * 30, "killed", ""])
+def test_a_runner_that_lies_about_its_signal(signal: str) -> None:
+    made = completed(ended(result(reason="Signalled", exit_code=None, signal=signal), 30))
+    assert "signal" not in made["result"]
+    assert made["message"] == "ended by a signal"
+
+
+def test_times_that_are_none_are_left_out() -> None:
+    made = completed(ended(result(started_at="yesterday", finished_at="2026-01-01T00:00:00"), 30))
+    assert set(made["timings"]) == {"queued", "completed"}
+
+
+def test_unknown_usage_is_left_out() -> None:
+    assert completed(ended(result(usage=Usage(None, None, 2.0)), 30))["usage"] == {"wallSeconds": 2.0}
+
+
+def test_killed_for_memory_keeps_the_output() -> None:
+    made = completed(killed_for_memory(ended(result(reason="RuntimeLost", exit_code=None), 30)))
+    assert made["reason"] == "OOMKilled"
+    assert made["result"]["signal"] == "SIGKILL"
+    assert made["result"]["stdout"] == "out\n"
+    assert "exitCode" not in made["result"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (None, Reason.POD_LOST),
+        (replace(POD, deleting=True), Reason.POD_LOST),
+        (replace(POD, pod_reason="Evicted", trouble=Trouble.ENDED), Reason.POD_LOST),
+        (replace(POD, pod_reason="DeadlineExceeded"), Reason.TIME_LIMIT),
+        (replace(POD, pod_reason="NodeLost"), Reason.NODE_LOST),
+        (replace(POD, runtime_ending=Ending("OOMKilled", 137)), Reason.OOM_KILLED),
+        (replace(POD, sidecar_ending=Ending("Error", 1)), Reason.SIDECAR_LOST),
+        (replace(POD, runtime_ending=Ending("Error", 1)), Reason.RUNTIME_LOST),
+        (replace(POD, ready=False), Reason.NODE_LOST),
+        (POD, Reason.SIDECAR_LOST),
+    ],
+)
+def test_why_a_sidecar_cannot_be_reached(pod: Member | None, reason: Reason) -> None:
+    outcome = lost(pod)
+    assert outcome.reason is reason
+    assert completed(outcome)["message"]
+
+
+def test_messages_are_made_printable_and_short() -> None:
+    made = completed(Outcome(Reason.OPERATOR_ERROR, "\x1b]0;title" + "y" * 3000))
+    assert made["message"].startswith("\\x1b]0;title")
+    assert len(made["message"]) == 1024
+
+
+def test_statuses_on_the_way() -> None:
+    record = Record(1, 2)
+    queued = record.queued()
+    SessionStatus.model_validate(queued)
+    assert (queued["phase"], queued["reason"]) == ("Queued", "WaitingForPod")
+    record.name_pod(POD)
+    running = record.running()
+    SessionStatus.model_validate(running)
+    assert running["phase"] == "Running"
+    assert "reason" not in running
+    assert running["pod"]["name"] == "python-1"

@@ -1,0 +1,98 @@
+"""The system call filter, run by a small interpreter of the kernel's filter language, call by call."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+from kubecoderun_runner import confine
+from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
+
+AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_VSOCK = 2, 10, 16, 17, 40
+I386 = 0x40000003
+
+
+def verdict(program: list[confine.Instruction], arch: int, number: int, *arguments: int) -> int:
+    """What the kernel would do with a call."""
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+    data = struct.pack("<IIQ6Q", number, arch, 0, *padded)
+    accumulator, position = 0, 0
+    while True:
+        code, if_true, if_false, operand = program[position]
+        position += 1
+        if code == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, operand)
+        elif code == 0x06:
+            return operand
+        else:
+            jump = accumulator == operand if code == 0x15 else accumulator >= operand
+            position += if_true if jump else if_false
+
+
+@pytest.mark.parametrize("name", confine.MACHINES)
+class TestFilter:
+    def test_only_unix_sockets(self, name: str) -> None:
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=False)
+        refused = confine.ERRNO | errno.EAFNOSUPPORT
+        for call in (machine.socket, machine.socketpair):
+            assert verdict(program, machine.audit_arch, call, confine.AF_UNIX) == confine.ALLOW
+            for family in (0, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_VSOCK, 255):
+                assert verdict(program, machine.audit_arch, call, family) == refused
+
+    def test_the_kernel_reads_the_family_as_32_bits(self, name: str) -> None:
+        """High bits of the argument must not make an internet socket look like a unix one, or hide one."""
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=False)
+        assert (
+            verdict(program, machine.audit_arch, machine.socket, (1 << 32) | AF_INET)
+            == confine.ERRNO | errno.EAFNOSUPPORT
+        )
+
+    def test_any_socket_when_the_network_is_not_ours(self, name: str) -> None:
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=True)
+        assert verdict(program, machine.audit_arch, machine.socket, AF_INET) == confine.ALLOW
+
+    @pytest.mark.parametrize("sockets", [True, False])
+    def test_io_uring_does_not_exist(self, name: str, sockets: bool) -> None:
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=sockets)
+        for call in (425, 426, 427):
+            assert verdict(program, machine.audit_arch, call) == confine.ERRNO | errno.ENOSYS
+
+    def test_other_system_call_tables_kill(self, name: str) -> None:
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=False)
+        assert verdict(program, I386, 102) == confine.KILL_PROCESS
+        if machine.x32:
+            assert verdict(program, machine.audit_arch, 0x40000000 | 41, AF_INET) == confine.KILL_PROCESS
+
+    def test_everything_else_is_allowed(self, name: str) -> None:
+        machine = confine.MACHINES[name]
+        program = confine.seccomp_program(machine, sockets=False)
+        special = {machine.socket, machine.socketpair, 425, 426, 427}
+        for call in range(470):
+            if call not in special:
+                assert verdict(program, machine.audit_arch, call) == confine.ALLOW, call
+
+
+def test_the_assembled_program_is_the_kernels_structure() -> None:
+    program = confine.seccomp_program(confine.MACHINES["x86_64"], sockets=False)
+    assert len(confine.assemble(program)) == 8 * len(program)
+
+
+def test_programs_do_not_see_our_variables() -> None:
+    seen = program_environment({"KCR_CHANNEL": "/x", "PATH": "/bin", "LANG": "C.UTF-8", "HOSTNAME": "pod"})
+    assert seen == {"PATH": "/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
+
+
+def test_settings_say_what_is_wrong() -> None:
+    assert read_settings({"KCR_PRELOAD": " numpy , pandas,"}).preload == ("numpy", "pandas")
+    assert read_settings({"KCR_NETWORK": "Unmanaged"}).network
+    assert read_settings({"KCR_PROCESSES": "64"}).processes == 64
+    with pytest.raises(SettingsError, match="KCR_NETWORK"):
+        read_settings({"KCR_NETWORK": "yes"})
+    with pytest.raises(SettingsError, match="KCR_PROCESSES"):
+        read_settings({"KCR_PROCESSES": "-1"})
