@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from kubecoderun_api import cluster
+from kubecoderun_api import cluster, log
 from kubecoderun_api.middleware import FrontDoor
 from kubecoderun_api.routes import exec, health
 from kubecoderun_api.services import Services
@@ -35,9 +35,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await services.open()
         try:
+            await services.open()
             yield
+        except Exception as error:
+            log.event("failed", level=log.ERROR, error=error)
+            raise
         finally:
             await services.close()
 

@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
         else:
             line["event"] = "library"
             line["logger"] = record.name
-            line["message"] = record.getMessage()[:500]
+            line["message"] = record.getMessage().partition("\n")[0][:300]  # further lines tell of exceptions
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = error_name(record.exc_info[1])
             line["frames"] = frames(record.exc_info[1])

@@ -50,7 +50,7 @@ class Outcome:
 
 
 class RunnerProcess:
-    """Starts the runner; use as a context manager. `prepare` and `go` speak the sidecar's side of the protocol."""
+    """Starts the runner; a context manager. `prepare` and `go` speak the sidecar's side of the protocol."""
 
     def __init__(
         self,

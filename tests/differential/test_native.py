@@ -1,4 +1,4 @@
-"""Each program of programs/ runs twice, as `python main.py` and by the runner, and must not be able to tell which."""
+"""Each program runs twice, as `python main.py` and by the runner, and cannot tell which it was."""
 
 from __future__ import annotations
 

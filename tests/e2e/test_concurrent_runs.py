@@ -8,6 +8,7 @@ from e2e.frontend import Answer, FrontEnd
 from e2e.kube import Kube
 from e2e.pools import wait_at_target
 from e2e.waiting import eventually
+from e2e.watching import InvariantWatcher
 
 pytestmark = pytest.mark.cluster
 
@@ -61,3 +62,15 @@ def test_random_state_differs_between_runs(front_end: FrontEnd) -> None:
     words = [answer["stdout"].split() for answer in at_once(front_end, [code] * 3)]
     for column in zip(*words, strict=True):
         assert len(set(column)) == 3
+
+
+def test_the_watcher_sees_what_happens(
+    front_end: FrontEnd, invariants: InvariantWatcher, full_pool: str
+) -> None:
+    """The invariants mean something only if sessions and the pods given to them are seen."""
+    sessions, pods = invariants.seen
+    front_end.exec("print(1)")
+    eventually(
+        lambda: invariants.seen[0] > sessions and invariants.seen[1] > pods,
+        "the watcher sees the session and its pod",
+    )

@@ -1,4 +1,4 @@
-"""The rules of the code base that no linter knows: who may import whom, where files may be, how long they get."""
+"""The rules of the code base that no linter knows: who may import whom, and how long files get."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import errno
 import struct
 
 import pytest
+
 from kubecoderun_runner import confine
 from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
 

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kubecoderun_runner import frames
 from kubecoderun_runner.orders import parse_order
 

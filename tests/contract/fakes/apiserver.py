@@ -64,6 +64,8 @@ class ApiServer:
         self.delete_pod: Callable[[Json, int], None] | None = None
         """What a node does about a pod that is to end; without one, pods are gone at once."""
         self.kinds_served = True
+        self.held: dict[tuple[str, str], asyncio.Event] = {}
+        """Requests of a verb and resource wait, before they are carried out, until the event is set."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["ApiServer"]:
@@ -106,6 +108,8 @@ class ApiServer:
         label = f"{resource}/{subresource}" if subresource else resource
         if verb == "create":
             name = body["metadata"]["name"]
+        if held := self.held.get((verb, label)):
+            await held.wait()
         fault = self._fault(verb, label)
         status, found = 200, {}
         try:

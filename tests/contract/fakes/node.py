@@ -32,6 +32,9 @@ from kubecoderun_sidecar.protocol import (
     Verifier,
 )
 
+MISSING = "0" * 64
+"""Hash of code that the store does not have."""
+
 
 def moment() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -100,7 +103,7 @@ class Sidecar:
             return _refuse(*self.refuse_prepare)
         request = PrepareRequest.parse(body)
         code = request.code
-        if isinstance(code, protocol.StoredCode) and "missing" in code.sha256[:0] + code.url:
+        if isinstance(code, protocol.StoredCode) and code.sha256 == MISSING:
             return _refuse(422, Refusal("code_unavailable", "the store answered 404"))
         self.owner, self.request = wanted, request
         return web.json_response({"state": "prepared"})
@@ -129,7 +132,8 @@ class Sidecar:
         return response
 
     async def _program(self) -> None:
-        """print:TEXT, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES, raw:BASE64."""
+        """print:TEXT, escape, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES,
+        raw:BASE64."""
         assert self.request is not None
         code = self.request.code
         words = (code.text if isinstance(code, protocol.InlineCode) else "print:stored").split()
@@ -140,6 +144,8 @@ class Sidecar:
                 out += value
             elif name == "big":
                 out += "x" * int(value)
+            elif name == "escape":
+                out += "\x1b[31m"
             elif name == "raw":
                 base64 = value
             elif name == "sleep":

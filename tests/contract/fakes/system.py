@@ -65,9 +65,10 @@ class System:
         await asyncio.wait_for(task, 15)
 
     async def kill(self, app: App) -> None:
-        """SIGKILL: nothing is released, nothing is finished. Requests under way may or may not arrive."""
+        """As good as SIGKILL: from now on nothing that this process does reaches anybody."""
         task = next(task for found, task in self.apps if found is app)
-        await app.crash()
+        await app._cluster.close()
+        await app._sidecars.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
