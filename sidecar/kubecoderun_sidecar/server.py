@@ -23,9 +23,9 @@ SMALL_BODY_BYTES = 64 << 10
 """Bodies up to this size are always read; larger ones share LARGE_BODIES_BYTES."""
 LARGE_BODIES_BYTES = 4 << 20
 REQUEST_SECONDS = 10.0
-"""From the first byte of a request to its last."""
-IDLE_SECONDS = 120.0
-"""Between requests, on a connection that has carried a signed one; REQUEST_SECONDS on others."""
+"""From opening a connection to the first byte, and from the first byte of a request to its last."""
+IDLE_SECONDS = 7200.0
+"""Between requests: operators keep a connection to every warm pod, opened long before it is needed."""
 WRITE_SECONDS = 10.0
 """A reader that takes nothing for so long is cut off; its run goes on."""
 _READ_BYTES = 16 << 10
@@ -63,12 +63,15 @@ class Connection:
     def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.trusted = False
         """Set by the handler once a signature was good."""
+        self.busy = False
+        """A request is being read or answered."""
         self.last_used = time.monotonic()
         self._server = server
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._reserved = 0
+        self._patience = REQUEST_SECONDS
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -99,6 +102,8 @@ class Connection:
                     await self._server.handle(request, self)
                 finally:
                     self._release()
+                self.busy = False
+                self._patience = IDLE_SECONDS
                 self._next_cycle()
         except _RejectedError as error:
             await self._reject(error.status, error.refusal)
@@ -115,8 +120,9 @@ class Connection:
     async def _read_request(self) -> Request:
         """The next request, whole; HangUpError when there is none, TimeoutError when it takes too long."""
         if not self._http.trailing_data[0]:
-            async with asyncio.timeout(IDLE_SECONDS if self.trusted else REQUEST_SECONDS):
+            async with asyncio.timeout(self._patience):
                 self._http.receive_data(await self._reader.read(_READ_BYTES))
+        self.busy = True
         async with asyncio.timeout(REQUEST_SECONDS):
             head = await self._next_event()
             if not isinstance(head, h11.Request):
@@ -233,11 +239,13 @@ class Server:
             writer.close()
 
     def _make_room(self) -> bool:
-        """Cut the connection that has been quiet longest among those that never carried a signed request."""
+        """Cut the connection that has been quiet longest: of those that never carried a signed request, or
+        else of those that carry none now."""
         strangers = [connection for connection in self._connections if not connection.trusted]
-        if not strangers:
+        expendable = strangers or [connection for connection in self._connections if not connection.busy]
+        if not expendable:
             return False
-        oldest = min(strangers, key=lambda connection: connection.last_used)
+        oldest = min(expendable, key=lambda connection: connection.last_used)
         self._connections.discard(oldest)
         oldest.abort()
         return True

@@ -293,7 +293,7 @@ async def test_an_answer_survives_a_body_that_is_not_read(tmp_path: Path) -> Non
         assert (await talk(pod.port, head + body)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_slow_requests_and_idle_strangers_are_cut(
+async def test_slow_requests_and_silent_strangers_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
@@ -304,10 +304,20 @@ async def test_slow_requests_and_idle_strangers_are_cut(
             await talk(pod.port, b"GET /v1/state HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab") == b""
         )
         client = pod.client()
-        await client.request("GET", "/v1/state")
+        await client.raw("GET", "/healthz", b"", {})
         await asyncio.sleep(0.4)
         await client.request("GET", "/v1/state")
-        assert client.connections == 1, "a connection that has proved itself may idle"
+        assert client.connections == 1, "a connection may be opened ahead of its use"
+
+
+async def test_a_crowd_of_operators_leaves_room_for_the_next(tmp_path: Path) -> None:
+    async with sidecar(tmp_path) as pod:
+        clients = [pod.client() for _ in range(server.MAX_CONNECTIONS + 3)]
+        for client in clients:
+            assert (await client.request("GET", "/v1/state")).status == 200
+        assert len(pod.server._connections) <= server.MAX_CONNECTIONS
+        await clients[-1].request("GET", "/v1/state")
+        assert clients[-1].connections == 1, "the longest idle ones went"
 
 
 async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
