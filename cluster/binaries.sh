@@ -30,9 +30,8 @@ build_kubernetes() { # COMMAND...
     echo "import _ \"k8s.io/kubernetes/cmd/$command\"" >> tools.go
   done
   go mod tidy
-  go build -trimpath -o "$work/out/" \
-    -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES_VERSION -X $version.gitMajor=1 -X $version.gitMinor=${KUBERNETES_VERSION:2:2}" \
-    "${packages[@]}"
+  go build -trimpath -o "$work/out/" -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES_VERSION \
+    -X $version.gitMajor=1 -X $version.gitMinor=${KUBERNETES_VERSION:2:2}" "${packages[@]}"
 }
 
 build_module() { # NAME MODULE@VERSION PACKAGE

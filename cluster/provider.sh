@@ -76,6 +76,7 @@ case $CLUSTER in
 
   current)
     create() {
+      image_name any tag >/dev/null
       (umask 077; KUBECONFIG=$KCR_USER_KUBECONFIG kubectl config view --minify --flatten > "$KUBECONFIG") \
         || fail "CLUSTER=current: $KCR_USER_KUBECONFIG has no current context"
       timeout 30 kubectl version >/dev/null || fail "CLUSTER=current: the cluster of the current context does not answer"

@@ -77,7 +77,7 @@ class Background:
 
     def __init__(self, name: str, *command: str) -> None:
         self._name, self._began = name, time.monotonic()
-        self._log = LOGS / f"{name}.log"
+        self._log = LOGS / f"{name.replace(' ', '-')}.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 ["nice", "-n", "15", *command],
@@ -101,6 +101,8 @@ class Background:
             os.killpg(self._process.pid, signal.SIGTERM)
 
 
+WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
+"""Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
 
 
@@ -182,7 +184,8 @@ def stages(run: Run, background: Background) -> None:
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:
-        run.stage("tests on the cluster", *pytest("cluster", *NEED_CLUSTER), minutes=30, needs=deployed)
+        command = (*WITH_ENV, *pytest("cluster", *NEED_CLUSTER))
+        run.stage("tests on the cluster", *command, minutes=30, needs=deployed)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,6 @@ rm -rf "$venv"
 quietly "make build/venv" python3 -m venv "$venv"
 "$venv/bin/python" "$ROOT/images/requirements.py" "$ROOT/pyproject.toml" test > "$BUILD/requirements.txt"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-quietly "pip install" timeout 900 "$venv/bin/pip" install --only-binary :all: -c "$ROOT/constraints.txt" -r "$BUILD/requirements.txt"
+quietly "pip install" timeout 900 "$venv/bin/pip" install --no-compile --only-binary :all: -c "$ROOT/constraints.txt" -r "$BUILD/requirements.txt"
 printf '%s\n' "$ROOT"/{crds,operator,api,sidecar,runner} > "$(echo "$venv"/lib/python3*/site-packages)/kubecoderun.pth"
 echo "$key" > "$venv/.key"

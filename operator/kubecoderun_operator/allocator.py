@@ -225,9 +225,10 @@ class Allocator:
         """Pods of this standing."""
         return [seat.member for seat in self._seats.values() if seat.standing is standing]
 
-    def waits(self, session: str) -> bool:
-        """Whether the session is in the queue."""
-        return session in self._queue
+    @property
+    def waiting(self) -> int:
+        """How many sessions are in the queue."""
+        return len(self._queue)
 
     def ready_members(self) -> list[Member]:
         """Pods that can be handed out now, in the order they became so."""

@@ -7,7 +7,7 @@ from typing import Final
 from kubecoderun_crds.reasons import Reason
 from kubecoderun_operator import outcomes
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
-from kubecoderun_operator.members import OOM_KILLED, Member, member
+from kubecoderun_operator.members import Member, member
 from kubecoderun_operator.outcomes import Outcome
 from kubecoderun_sidecar.protocol import RunResult
 
@@ -44,22 +44,19 @@ class HeldPod:
         self._scope = None
 
     async def explain(self, found: RunResult, limit_seconds: int, patience: float) -> Outcome:
-        """The sidecar's result. Where the runtime container died, the node may know that it was for
-        memory."""
+        """The sidecar's result. Where the runtime container died, the API server may know why: its memory,
+        or the end of the whole pod."""
         outcome = outcomes.ended(found, limit_seconds)
         if outcome.reason is not Reason.RUNTIME_LOST:
             return outcome
         try:
             async with asyncio.timeout(patience):
-                while self.pod.runtime_ending is None and not self.gone:
+                while not (self.gone or self.pod.deleting or self.pod.runtime_ending):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             await self._look()
-        ending = self.pod.runtime_ending
-        if ending is not None and ending.reason == OOM_KILLED:
-            return outcomes.killed_for_memory(outcome)
-        return outcome
+        return outcomes.with_cause(outcome, None if self.gone else self.pod)
 
     async def lost(self) -> Outcome:
         """The sidecar cannot be reached: what does the API server know of the pod?"""

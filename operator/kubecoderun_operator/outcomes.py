@@ -106,13 +106,14 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     return {f"{name}Base64": base64.b64encode(data[:_MOST_BYTES]).decode("ascii"), **made}
 
 
-def killed_for_memory(outcome: Outcome) -> Outcome:
-    """The same outcome, after the node said that it ended the runtime container for its memory."""
+def with_cause(outcome: Outcome, pod: Member | None) -> Outcome:
+    """A run whose runtime container died, after a look at its pod (None: it is gone). Output is kept."""
+    cause = lost(pod)
+    if cause.reason not in (Reason.OOM_KILLED, Reason.POD_LOST, Reason.TIME_LIMIT):
+        return outcome
     result = {**(outcome.result or {}), "signal": "SIGKILL"}
     result.pop("exitCode", None)
-    return Outcome(
-        Reason.OOM_KILLED, REASON_MEANINGS[Reason.OOM_KILLED], result, outcome.usage, outcome.timings
-    )
+    return Outcome(cause.reason, cause.message, result, outcome.usage, outcome.timings)
 
 
 # --- without a result -----------------------------------------------------------------------------

@@ -148,11 +148,19 @@ class PoolKeeper:
         self._serve_queue()
 
     def assigned(self, session: str) -> None:
-        """The session's pod carries its label now: make another one."""
+        """The session's pod carries its label now: make another one.
+
+        At once if sessions wait; otherwise when the session has its answer (`discard`), but not much later
+        than now: on a small node, starting a pod takes the processor away from the program that just starts.
+        """
         self.allocator.assigned(session)
         self._brake.recovered()
         self._setback = None
-        self.poke()
+        delay = self._tools.settings.replacement_delay_seconds
+        if delay and not self.allocator.waiting:
+            asyncio.get_running_loop().call_later(delay, self.poke)
+        else:
+            self.poke()
 
     def discard(self, pod: Member, cause: str) -> None:
         """The pod has served its session, or cannot serve one: remove it."""

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Longest such pause."""
     quota_pause_seconds: Seconds = 15.0
     """Least pause of a pool whose quota is used up."""
+    replacement_delay_seconds: float = Field(default=0.05, ge=0)
+    """A pod that a session took is replaced after its answer, or after this time if that comes first."""
     pool_status_seconds: float = Field(default=2.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
 

@@ -124,7 +124,8 @@ def plan(
     want = wanted(target, counts)
     have = len(counts.free) + counts.reserved + expected
     blocked = brake.blocked(now)
-    retire = _victims(target, counts, have - want, failed, spare_failed=blocked)
+    # A reserved pod is about to leave by itself: it is no reason to take another one away.
+    retire = _victims(target, counts, len(counts.free) - want, failed, spare_failed=blocked)
     create = 0 if blocked else min(max(0, want - have), brake.batch)
     waits_for_brake = blocked and (want > have or any(failed(member) for member in counts.free))
     return Plan(create, tuple(retire), brake.until if waits_for_brake else None)

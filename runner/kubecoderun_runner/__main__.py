@@ -1,4 +1,4 @@
-"""Entry point of the runtime container: connect, confine, serve."""
+"""Entry point of the runtime container: confine, warm up, connect, serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kubecoderun_runner import frames
 from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
 from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
 from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
-from kubecoderun_runner.pid1 import Pid1, note
+from kubecoderun_runner.pid1 import Pid1, note, start_spare
 
 
 def fail(text: str) -> NoReturn:
@@ -26,15 +26,17 @@ def main() -> None:
     try:
         settings = read_settings(os.environ)
         os.chdir(settings.workspace)
-        channel = Channel(connect(settings.channel, settings.connect_seconds))
         hide_from_programs()
         apply_limits(settings.processes)
         apply_seccomp(sockets=settings.network)
         env = program_environment(os.environ)
+        # loads its modules while the sidecar starts
+        spare = start_spare(settings, env)
+        channel = Channel(connect(settings.channel, settings.connect_seconds))
     except (SettingsError, ConfinementError, ChannelClosedError, OSError) as error:
         fail(str(error))
     try:
-        Pid1(channel, settings, env).serve()
+        Pid1(channel, settings, env, spare).serve()
     except ChannelClosedError as error:
         fail(str(error))
     except (frames.FrameError, OSError) as error:

@@ -26,7 +26,9 @@ ALLOW: Final = 0x7FFF0000
 
 # struct seccomp_data: nr at 0, arch at 4, instruction pointer at 8, six arguments from 16 (low word first)
 _NR, _ARCH, _ARG0 = 0, 4, 16
-_LD_W_ABS, _JEQ, _JGE, _RET = 0x20, 0x15, 0x35, 0x06
+_LD_W_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_NEW_NAMESPACES: Final = 0x7E020000
+"""CLONE_NEW* of clone(2): a user namespace would open most of the kernel to an unprivileged program."""
 _X32_BIT: Final = 0x40000000
 
 Instruction = tuple[int, int, int, int]
@@ -40,13 +42,31 @@ class Machine:
     audit_arch: int
     socket: int
     socketpair: int
+    clone: int
+    """clone(2), whose first argument holds the flags on both architectures."""
+    refused: tuple[int, ...]
+    """unshare, setns, bpf, perf_event_open, userfaultfd, add_key, request_key, keyctl."""
+    clone3: int = 435
     io_uring: tuple[int, ...] = (425, 426, 427)
     x32: bool = False
 
 
 MACHINES: Final = {
-    "x86_64": Machine(audit_arch=0xC000003E, socket=41, socketpair=53, x32=True),
-    "aarch64": Machine(audit_arch=0xC00000B7, socket=198, socketpair=199),
+    "x86_64": Machine(
+        audit_arch=0xC000003E,
+        socket=41,
+        socketpair=53,
+        clone=56,
+        refused=(272, 308, 321, 298, 323, 248, 249, 250),
+        x32=True,
+    ),
+    "aarch64": Machine(
+        audit_arch=0xC00000B7,
+        socket=198,
+        socketpair=199,
+        clone=220,
+        refused=(97, 268, 280, 241, 282, 217, 218, 219),
+    ),
 }
 
 
@@ -66,8 +86,18 @@ def seccomp_program(machine: Machine, *, sockets: bool) -> list[Instruction]:
     ]
     if machine.x32:
         program += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, KILL_PROCESS)]
-    for number in machine.io_uring:
+    # clone3 takes its flags in memory, where a filter cannot look; without it programs use clone
+    for number in (*machine.io_uring, machine.clone3):
         program += [(_JEQ, 0, 1, number), (_RET, 0, 0, ERRNO | errno.ENOSYS)]
+    for number in machine.refused:
+        program += [(_JEQ, 0, 1, number), (_RET, 0, 0, ERRNO | errno.EPERM)]
+    program += [
+        (_JEQ, 0, 4, machine.clone),
+        (_LD_W_ABS, 0, 0, _ARG0),
+        (_JSET, 0, 1, _NEW_NAMESPACES),
+        (_RET, 0, 0, ERRNO | errno.EPERM),
+        (_RET, 0, 0, ALLOW),
+    ]
     if not sockets:
         program += [
             (_JEQ, 1, 0, machine.socket),
@@ -104,13 +134,12 @@ def hide_from_programs() -> None:
     _prctl(PR_SET_DUMPABLE, 0, "protection against being traced")
 
 
-def apply_limits(processes: int | None) -> None:
+def apply_limits(processes: int) -> None:
     """No core files; at most `processes` processes and threads of our uid (the uid is the pod's own)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if processes is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        limit = processes if hard == resource.RLIM_INFINITY else min(processes, hard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    limit = processes if hard == resource.RLIM_INFINITY else min(processes, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
 
 
 def _prctl(option: int, value: int, what: str, pointer: int = 0) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PREFIX = "KCR_"
+HIDDEN = (PREFIX, "KUBERNETES_")
+"""Variables that start so are not for programs: ours, and where the API server is."""
+DEFAULT_PROCESSES = 512
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -25,8 +28,8 @@ class Settings:
     """NETWORK: `None` allows unix sockets only, `Unmanaged` any."""
     preload: tuple[str, ...]
     """PRELOAD: Python modules a spare interpreter loads, comma-separated."""
-    processes: int | None
-    """PROCESSES: most processes and threads at a time; no limit of ours when absent."""
+    processes: int
+    """PROCESSES: most processes and threads at a time. Kubernetes has no such limit per pod."""
     connect_seconds: float
     """CONNECT_SECONDS: how long to wait for the sidecar's socket."""
 
@@ -41,7 +44,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         workspace=environ.get("KCR_WORKSPACE", "/mnt/data"),
         network=network == "Unmanaged",
         preload=tuple(name.strip() for name in environ.get("KCR_PRELOAD", "").split(",") if name.strip()),
-        processes=int(_positive(environ, "KCR_PROCESSES")) if "KCR_PROCESSES" in environ else None,
+        processes=int(_positive(environ, "KCR_PROCESSES"))
+        if "KCR_PROCESSES" in environ
+        else DEFAULT_PROCESSES,
         connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS")
         if "KCR_CONNECT_SECONDS" in environ
         else 120.0,
@@ -50,7 +55,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 def program_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What every program sees: the container's variables without ours, and a home it can write to."""
-    seen = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    seen = {name: value for name, value in environ.items() if not name.startswith(HIDDEN)}
     seen.setdefault("PATH", DEFAULT_PATH)
     seen["HOME"] = "/tmp"
     for name in ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"):

@@ -29,8 +29,8 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
     args, env = fields.get("args", []), fields.get("env", {})
     if not (isinstance(args, list) and all(_is_text(arg) for arg in args)):
         raise FrameError("args is not a list of texts")
-    if not (isinstance(env, dict) and all(_is_text(value) for value in env.values())):
-        raise FrameError("env is not a map of texts")
+    if not (isinstance(env, dict) and all(map(_is_name, env)) and all(map(_is_text, env.values()))):
+        raise FrameError("env is not a map of names to texts")
     language, timeout = fields.get("language"), fields.get("timeoutSeconds")
     if not isinstance(language, str):
         raise FrameError("language is not a text")
@@ -47,7 +47,18 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
+    """Whether a process can take it: UTF-8 (JSON allows lone surrogates) without NUL."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_name(value: object) -> bool:
+    return _is_text(value) and value != "" and "=" not in str(value)
 
 
 def _size(fields: Mapping[str, Any], name: str, most: int) -> int:

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +17,7 @@ from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.orders import Order, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything
+from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, shadows
 from kubecoderun_runner.workspace import SourceFile
 
@@ -41,6 +41,18 @@ class Delivery:
         return not self.code_left and len(self.stdin) == self.order.stdin_bytes
 
 
+def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
+    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
+    language = next((one for one in languages.TABLE if one.spare), None)
+    if language is None or not settings.preload:
+        return None
+    try:
+        return Spare(language, env, settings.preload)
+    except OSError as error:
+        note(f"no spare interpreter: {error}")
+        return None
+
+
 def note(text: str) -> None:
     """A line in the container's log, for whoever made the image."""
     print(f"runner: {text}", file=sys.stderr, flush=True)
@@ -49,16 +61,22 @@ def note(text: str) -> None:
 class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
-    def __init__(self, channel: Channel, settings: Settings, env: dict[str, str]) -> None:
+    def __init__(
+        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None
+    ) -> None:
         self._channel = channel
         self._settings = settings
         self._env = env
-        self._spare: Spare | None = None
+        self._spare = spare
         self._report = Report()
         self._delivery: Delivery | None = None
         self._prepared: Delivery | None = None
         self._run: Run | None = None
         self._selector = selectors.DefaultSelector()
+        self._dropped: set[int] = set()
+        """Spares that are not wanted any more and have not ended yet: no part of any run."""
+        self._children = False
+        """Whether there may be processes we have not reaped."""
         self._terminating = False
         self._writing = False
         self._congested = False
@@ -70,8 +88,9 @@ class Pid1:
         self._channel.send(
             frames.encode_json(b"H", protocol=PROTOCOL, languages=languages.installed(self._env["PATH"]))
         )
-        self._start_spare()
-        while not (self._terminating and self._run is None):
+        self._expect_spare()
+        self._reap()
+        while not self._terminating:
             for key, events in self._selector.select(self._patience()):
                 handler: Callable[[int, int], None] = key.data
                 handler(key.fd, events)
@@ -80,19 +99,12 @@ class Pid1:
 
     # -- the spare
 
-    def _start_spare(self) -> None:
-        """Warm up. Without a spare we are warm at once; programs then start in plain interpreters."""
-        language = next((one for one in languages.TABLE if one.spare), None)
-        if language is None or not self._settings.preload:
+    def _expect_spare(self) -> None:
+        """Without a spare we are warm at once; programs then start in plain interpreters."""
+        if self._spare is None:
             self._warm()
-            return
-        try:
-            self._spare = Spare(language, self._env, self._settings.preload)
-        except OSError as error:
-            note(f"no spare interpreter: {error}")
-            self._warm()
-            return
-        self._selector.register(self._spare.control, selectors.EVENT_READ, self._on_spare)
+        else:
+            self._selector.register(self._spare.control, selectors.EVENT_READ, self._on_spare)
 
     def _on_spare(self, fd: int, _events: int) -> None:
         spare = self._spare
@@ -129,6 +141,7 @@ class Pid1:
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
+            self._dropped.add(self._spare.process.pid)
             self._spare.discard()
             self._spare = None
 
@@ -209,6 +222,7 @@ class Pid1:
         if process is None:
             return
         order = delivery.order
+        self._children = True
         self._run = Run(process, memoryview(bytes(delivery.stdin)), order.timeout_seconds, used)
         self._selector.register(process.stdout, selectors.EVENT_READ, self._on_output)
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
@@ -286,13 +300,13 @@ class Pid1:
         run = self._run
         if run is None or (run.ending is None and not now):
             return
-        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0):
-            return
+        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0 or self._children):
+            return  # children are waited for too: what they used counts
         for fd in (run.process.stdin, run.process.stdout, run.process.stderr):
             if fd >= 0:
                 self._close(fd)
-        self._reap()
         self._run = None
+        self._congested = False
         self._channel.send(frames.encode_json(b"X", **run.report()))
 
     # -- time, signals, back-pressure
@@ -311,31 +325,31 @@ class Pid1:
             self._stop(run)
 
     def _listen_to_signals(self) -> None:
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._selector.register(reading, selectors.EVENT_READ, self._on_signal)
-
-    def _on_term(self, _number: int, _frame: object) -> None:
-        """Programs have our uid and may send this too: it ends us only when theirs has ended."""
-        self._terminating = True
+        fd = open_signals({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
+        self._selector.register(fd, selectors.EVENT_READ, self._on_signal)
 
     def _on_signal(self, fd: int, _events: int) -> None:
-        with suppress(BlockingIOError):
-            os.read(fd, 4096)
+        """The kubelet's SIGTERM ends us at once, and all processes with us. Programs have our uid and may
+        send one too: theirs comes from inside and counts for nothing."""
+        for number, sender in read_signals(fd):
+            if number == signal.SIGTERM and sender == 0:
+                self._terminating = True
         self._reap()
 
     def _reap(self) -> None:
         """Collect all children that have ended; as PID 1 also those that lost their parents."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
+                self._children = False
+                self._finish_if_done()
                 return
             if pid == 0:
                 return
+            if self._run is not None and pid not in self._dropped:
+                self._run.count(usage)
+            self._dropped.discard(pid)
             self._on_end(pid, status)
 
     def _on_end(self, pid: int, status: int) -> None:

@@ -62,11 +62,6 @@ def cpu_seconds_of(pid: int) -> float:
         return 0.0
 
 
-def _children_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 @dataclass
 class Run:
     """A program that has been started."""
@@ -83,13 +78,19 @@ class Run:
     cancelled: bool = False
     ended: float = 0.0
     drain_until: float = 0.0
-    _cpu_before: float = field(default_factory=_children_cpu)
+    _cpu_seconds: float = 0.0
+    _max_rss_kib: int = 0
     _oom_before: int = field(default_factory=oom_kills)
 
     @property
     def deadline(self) -> float:
         """When something has to be done about it, on the monotonic clock."""
         return self.drain_until if self.drain_until else self.started + self.timeout_seconds
+
+    def count(self, usage: resource.struct_rusage) -> None:
+        """Add what one of its processes has used, including that one's own reaped children."""
+        self._cpu_seconds += usage.ru_utime + usage.ru_stime
+        self._max_rss_kib = max(self._max_rss_kib, usage.ru_maxrss)
 
     def stopping(self) -> None:
         """All its processes have been told to end."""
@@ -105,15 +106,14 @@ class Run:
         """The fields of frame X."""
         ending = self.ending or Ending(None, "SIGKILL")
         killed = ending.signal == "SIGKILL" and not (self.timed_out or self.cancelled)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
             "exitCode": ending.exit_code,
             "signal": ending.signal,
             "timedOut": self.timed_out,
             "cancelled": self.cancelled,
             "oom": killed and oom_kills() > self._oom_before,
-            "cpuSeconds": round(max(0.0, _children_cpu() - self._cpu_before - self.used_before), 6),
-            "maxRssBytes": usage.ru_maxrss * 1024,
+            "cpuSeconds": round(max(0.0, self._cpu_seconds - self.used_before), 6),
+            "maxRssBytes": self._max_rss_kib * 1024,
             "wallSeconds": round((self.ended or time.monotonic()) - self.started, 6),
         }
 

@@ -32,7 +32,11 @@ def api_writes(system: System, n: int) -> dict[str, Scenario]:
 
 
 def counted(system: System, context: str, n: int) -> Scenario:
-    """Run `n` programs one after the other and count, until the pool is at rest and the sessions are gone."""
+    """Run `n` programs one after the other and count, until the pool is at rest and the sessions are gone.
+
+    Earlier sessions are waited for first: their removal is none of these runs' writes.
+    """
+    removed(system, {session["metadata"]["name"] for session in system.kube.items(SESSIONS)})
     system.rest()
     time.sleep(BATCH_SECONDS)
     log, caller = NodeLog(context), Caller(system.front_end)

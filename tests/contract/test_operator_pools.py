@@ -261,11 +261,11 @@ async def test_a_rolling_update_keeps_pods_ready() -> None:
         session = system.session("sleep:0.5 print:x")
         await system.until(lambda: system.pods("assigned"), "assigned")
         await system.until(lambda: len(system.ready_pods()) == 4, "replaced")
-        least = 4
+        least, revision = 4, system.pool_status()["revision"]
         system.edit_pool(runtime={"image": "python:2", "languages": ["py"]})
+        await system.until(lambda: system.pool_status()["revision"] != revision, "seen")
         await system.until(
-            lambda: system.pool_status().get("updatedReplicas") == 4 and len(system.ready_pods()) == 4,
-            "updated",
+            lambda: system.pool_status()["updatedReplicas"] == 4 and len(system.ready_pods()) == 4, "updated"
         )
         watching.cancel()
         assert least >= 3

@@ -12,7 +12,7 @@ from kubecoderun_sidecar.protocol import Owner, Refusal, ResultTarget, StoredCod
 
 
 async def test_a_run_takes_four_writes_of_the_operator() -> None:
-    async with operating() as system:
+    async with operating(pool_status_seconds=2.0) as system:
         system.pool()
         await system.ready(2)
         mark = len(system.api.log)

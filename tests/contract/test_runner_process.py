@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +221,42 @@ def test_a_peer_that_breaks_the_protocol_ends_the_runner(runner: RunnerProcess, 
     with pytest.raises(ConnectionError):
         runner.receive()
     assert runner.process.wait(10) != 0
+
+
+def test_sigterm_from_outside_ends_everything_at_once(runner: RunnerProcess) -> None:
+    """The kubelet's; what programs send to PID 1 counts for nothing (above)."""
+    runner.prepare(b"import time; time.sleep(99)")
+    runner.send("G")
+    runner.expect("S")
+    children = Path(f"/proc/{runner.process.pid}/task/{runner.process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGTERM)
+    assert runner.process.wait(10) == 0
+
+
+def test_a_dropped_spare_is_not_part_of_the_programs_usage(tmp_path: Path) -> None:
+    with RunnerProcess(tmp_path) as runner:
+        runner.prepare(b"print(1)", env={"A": "needs a plain start"})
+        usage = runner.go().exit
+    assert usage["maxRssBytes"] < 60 << 20  # the spare has over 90 MiB
+
+
+def test_usage_counts_children_that_nobody_waited_for(runner: RunnerProcess) -> None:
+    spin = "import time\nwhile time.process_time() < 1: pass"
+    runner.prepare(
+        f"import subprocess, time; subprocess.Popen(['python', '-c', {spin!r}]); time.sleep(4)".encode()
+    )
+    assert runner.go().exit["cpuSeconds"] > 0.9
+
+
+def test_a_second_run_after_one_that_was_cut_off_while_nobody_read(runner: RunnerProcess) -> None:
+    runner.prepare(b"import sys\nwhile True: sys.stdout.write('x' * 1000000)", seconds=1.0)
+    runner.send("G")
+    time.sleep(7.5)  # over the limit, and over the time in which output is still collected
+    runner.expect("S")
+    while runner.receive()[0] != "X":
+        pass
+    runner.prepare(b"print('fine')")
+    assert runner.go().stdout == b"fine\n"
 
 
 def test_the_runner_ends_when_the_sidecar_is_gone(runner: RunnerProcess) -> None:

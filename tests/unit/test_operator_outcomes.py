@@ -9,7 +9,7 @@ import pytest
 from kubecoderun_crds.reasons import Phase, Reason, StartType
 from kubecoderun_crds.session import SessionStatus
 from kubecoderun_operator.members import Ending, Member, Trouble
-from kubecoderun_operator.outcomes import Outcome, Record, ended, killed_for_memory, lost, timestamp
+from kubecoderun_operator.outcomes import Outcome, Record, ended, lost, timestamp, with_cause
 from kubecoderun_sidecar.protocol import Captured, RunResult, Usage
 
 POD = Member(
@@ -155,12 +155,23 @@ def test_unknown_usage_is_left_out() -> None:
     assert completed(ended(result(usage=Usage(None, None, 2.0)), 30))["usage"] == {"wallSeconds": 2.0}
 
 
-def test_killed_for_memory_keeps_the_output() -> None:
-    made = completed(killed_for_memory(ended(result(reason="RuntimeLost", exit_code=None), 30)))
-    assert made["reason"] == "OOMKilled"
-    assert made["result"]["signal"] == "SIGKILL"
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (replace(POD, runtime_ending=Ending("OOMKilled", 137)), "OOMKilled"),
+        (replace(POD, runtime_ending=Ending("Error", 143)), "RuntimeLost"),
+        (replace(POD, runtime_ending=Ending("Error", 143), deleting=True), "PodLost"),
+        (replace(POD, runtime_ending=Ending("Error", 137), pod_reason="DeadlineExceeded"), "TimeLimit"),
+        (replace(POD, pod_reason="Evicted", message="disk"), "PodLost"),
+        (None, "PodLost"),
+        (POD, "RuntimeLost"),
+    ],
+)
+def test_why_a_runtime_died(pod: Member | None, reason: str) -> None:
+    made = completed(with_cause(ended(result(reason="RuntimeLost", exit_code=None), 30), pod))
+    assert made["reason"] == reason
     assert made["result"]["stdout"] == "out\n"
-    assert "exitCode" not in made["result"]
+    assert made["result"].get("signal") == (None if reason == "RuntimeLost" else "SIGKILL")
 
 
 @pytest.mark.parametrize(

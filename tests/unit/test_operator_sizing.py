@@ -66,6 +66,7 @@ def test_wanted(state: Counts, want: int) -> None:
         (counts(pod("a"), pod("b"), assigned=1), 0, 1),
         (counts(pod("a", ready=False), pod("b", ready=False), pod("c", ready=False)), 0, 0),
         (counts(pod("a"), pod("b"), pod("c"), waiting=2), 0, 2),
+        (counts(pod("a"), pod("b"), pod("c"), reserved=3), 0, 0),
     ],
 )
 def test_creates(state: Counts, expected: int, create: int) -> None:

@@ -126,6 +126,8 @@ class Sidecar:
             try:
                 await asyncio.wait_for(self._done.wait(), 1.0)
             except TimeoutError:
+                if request.transport is None or request.transport.is_closing():
+                    return response
                 await response.write(protocol.event_line(Heartbeat()))
         assert self.result is not None
         await response.write(protocol.event_line(Finished(self.result)))

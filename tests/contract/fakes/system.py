@@ -47,6 +47,7 @@ class System:
             "lease_seconds": 2.5,
             "lease_renew_deadline": 1.5,
             "drain_seconds": 0.0,
+            "pool_status_seconds": 0.2,
             **STORE,
             **self.overrides,
             **overrides,

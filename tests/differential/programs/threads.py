@@ -1,6 +1,6 @@
 import threading, time
 def work(i):
-    time.sleep(0.05 * i)
+    time.sleep(0.2 + 0.1 * i)
     print("thread", i, flush=True)
 for i in range(3):
     threading.Thread(target=work, args=(i,)).start()

@@ -1,0 +1,289 @@
+"""Operators that end in the middle, and two at once. What a new one finds, and what it makes of it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from contract.fakes.store import RefusedError
+from contract.fakes.system import System, operating, system
+from kubecoderun_crds import names
+from kubecoderun_sidecar.protocol import Owner
+
+
+async def running(on: System, code: str) -> dict[str, Any]:
+    """A session whose program has started."""
+    session = on.session(code)
+    uid = session["metadata"]["uid"]
+    await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
+    return session
+
+
+async def test_a_run_survives_its_operator() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:1.5 print:done")
+        await on.kill(first)
+        await on.start()
+        status = await on.ended(session)
+        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "done")
+        assert (status["attempts"], status["epoch"]) == (1, 2)
+        (sidecar,) = on.node.of_session(session["metadata"]["uid"])
+        assert sidecar.starts == 1
+        await on.until(lambda: not on.pods("assigned") and len(on.ready_pods()) == 2, "a full pool")
+
+
+async def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:0.2 print:done")
+        await on.kill(first)
+        await asyncio.sleep(0.5)
+        await on.start()
+        assert (await on.ended(session))["result"]["stdout"] == "done"
+
+
+async def test_killed_between_prepare_and_label() -> None:
+    """No pod carries the session: it never started, and runs in another pod. The prepared one is no use to
+    others, and is found out and removed when it is handed out."""
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        on.api.held["patch", "pods"] = asyncio.Event()
+        session = on.session("print:x")
+        uid = session["metadata"]["uid"]
+        await on.until(lambda: on.node.of_session(uid), "prepared")
+        await on.kill(first)
+        del on.api.held["patch", "pods"]
+        await on.start()
+        status = await on.ended(session)
+        assert status["phase"] == "Succeeded"
+        others = [on.session("print:y") for _ in range(4)]
+        for other in others:
+            assert (await on.ended(other))["phase"] == "Succeeded"
+        assert sum(sidecar.starts for sidecar in on.node.of_session(uid)) == 1
+
+
+async def test_killed_between_label_and_start() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = on.session("print:x")
+        uid = session["metadata"]["uid"]
+        held = asyncio.Event()
+        original = on.node.__class__._answer
+
+        async def slow(node: Any, request: Any) -> Any:
+            if request.path == "/v1/start" and not held.is_set():
+                await held.wait()
+            return await original(node, request)
+
+        on.node._answer = slow.__get__(on.node)  # type: ignore[method-assign]
+        await on.until(lambda: on.pods("assigned"), "labelled")
+        await on.kill(first)
+        held.set()
+        await on.start()
+        status = await on.ended(session)
+        assert (status["phase"], status["attempts"]) == ("Succeeded", 1)
+        assert sum(sidecar.starts for sidecar in on.node.of_session(uid)) == 1
+
+
+async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        for sidecar in on.node.sidecars.values():
+            sidecar.unreachable = True
+        session = on.session("print:x")
+        await on.until(lambda: on.pods("assigned"), "labelled")
+        await on.kill(first)
+        for sidecar in on.node.sidecars.values():
+            sidecar.unreachable = False
+        await on.start()
+        status = await on.ended(session)
+        assert status["phase"] == "Succeeded"
+
+
+async def test_a_session_whose_pod_vanished_before_anything_was_written_runs_again() -> None:
+    """Neither a label nor its status says that it had started. Runs of more than a second leave such a
+    trace."""
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:0.3 print:x")
+        await on.kill(first)
+        (pod,) = on.pods("assigned")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session)
+        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
+        assert status["pod"]["name"] != pod["metadata"]["name"]
+
+
+async def test_a_running_session_without_a_pod_is_lost() -> None:
+    async with system(running_after_seconds=0.1) as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        await on.kill(first)
+        (pod,) = on.pods("assigned")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session)
+        assert (status["phase"], status["reason"]) == ("Failed", "PodLost")
+        assert status["pod"]["name"] == pod["metadata"]["name"]
+
+
+async def test_a_labelled_pod_that_is_silent_is_lost() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.kill(first)
+        (pod,) = on.pods("assigned")
+        on.node.cut_off(pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session, seconds=10)
+        assert (status["phase"], status["reason"]) == ("Failed", "SidecarLost")
+        await on.until(lambda: not on.pods("assigned"), "removed")
+
+
+async def test_waiting_sessions_go_on_waiting() -> None:
+    async with system(queued_after_seconds=0.05) as on:
+        first = await on.start()
+        on.node.unschedulable = "0/1 nodes"
+        on.pool(replicas=0)
+        session = on.session("print:x")
+        await on.until(lambda: on.status(session).get("phase") == "Queued", "queued")
+        await on.kill(first)
+        on.node.unschedulable = ""
+        for pod in on.pods():
+            on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session)
+        assert (status["phase"], status["startType"]) == ("Succeeded", "Waited")
+
+
+async def test_a_restart_changes_nothing_that_is_in_order() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=5)
+        await on.ready(5)
+        before = {pod["metadata"]["uid"] for pod in on.pods()}
+        await on.stop(first)
+        mark = len(on.api.log)
+        await on.start()
+        await asyncio.sleep(0.7)
+        assert on.api.writes(since=mark) == []
+        assert {pod["metadata"]["uid"] for pod in on.pods()} == before
+
+
+async def test_nothing_is_removed_before_sessions_are_taken_over() -> None:
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=2)
+        await on.ready(2)
+        session = await running(on, "sleep:0.8 print:x")
+        await on.kill(first)
+        on.edit_pool(replicas=0)
+        mark = len(on.api.log)
+        await on.start()
+        assert (await on.ended(session))["phase"] == "Succeeded"
+        order = [(entry.verb, entry.resource) for entry in on.api.log[mark:]]
+        assert order.index(("list", names.SESSION_PLURAL)) < order.index(("delete", "pods"))
+
+
+async def test_on_sigterm_the_next_leader_goes_on_at_once() -> None:
+    async with system() as on:
+        first = await on.start()
+        second = await on.start(wait=False)
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:1 print:x")
+        assert not second.ready.is_set()
+        await on.stop(first)
+        await asyncio.wait_for(second.ready.wait(), 1.0)
+        assert (await on.ended(session))["phase"] == "Succeeded"
+        (sidecar,) = on.node.of_session(session["metadata"]["uid"])
+        assert sidecar.starts == 1
+
+
+async def test_only_one_of_two_operators_acts() -> None:
+    async with system() as on:
+        await on.start()
+        await on.start(wait=False)
+        on.pool(replicas=3)
+        await on.ready(3)
+        sessions = [on.session("print:x") for _ in range(6)]
+        for session in sessions:
+            assert (await on.ended(session))["phase"] == "Succeeded"
+        lease = on.api.store.get("leases", "kubecoderun-system", "kubecoderun-operator")
+        assert lease["spec"]["holderIdentity"] == "operator-0"
+        creates = [entry for entry in on.api.writes() if (entry.verb, entry.resource) == ("create", "pods")]
+        assert len(creates) == 9
+
+
+async def test_an_operator_that_loses_its_lease_writes_nothing_more() -> None:
+    async with system() as on:
+        app = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:1.2 print:x")
+
+        def steal(found: dict[str, Any]) -> dict[str, Any]:
+            found["spec"]["holderIdentity"] = "somebody"
+            return found
+
+        on.api.store.change("leases", "kubecoderun-system", "kubecoderun-operator", steal)
+        task = next(task for found, task in on.apps if found is app)
+        await asyncio.wait({task}, timeout=5)
+        assert type(task.exception()).__name__ == "NotLeadingError"
+        mark = len(on.api.log)
+        await asyncio.sleep(1.0)
+        assert on.api.writes(since=mark, leases=True) == []
+        assert on.status(session) == {}
+        # The pod is still the session's: whoever leads next goes on.
+        assert on.node.of_session(session["metadata"]["uid"])[0].owner == Owner(
+            "session", session["metadata"]["uid"]
+        )
+
+
+async def test_a_late_leader_cannot_overwrite_the_answer() -> None:
+    """The API server refuses a status of a lower epoch, and any change of an ended session."""
+    async with operating() as on:
+        on.pool()
+        await on.ready(2)
+        session = on.session("print:x")
+        await on.ended(session)
+        name = session["metadata"]["name"]
+
+        def reopen(found: dict[str, Any]) -> dict[str, Any]:
+            found["status"] = {**found["status"], "phase": "Running"}
+            return found
+
+        with pytest.raises(RefusedError):
+            on.api.store.change(names.SESSION_PLURAL, "kubecoderun", name, reopen, "status")
+        assert on.status(session)["phase"] == "Succeeded"
+
+
+async def test_the_operator_waits_for_its_kinds() -> None:
+    async with system() as on:
+        on.api.kinds_served = False
+        app = await on.start(wait=False)
+        await asyncio.sleep(0.3)
+        assert not app.ready.is_set()
+        on.api.kinds_served = True
+        await asyncio.wait_for(app.ready.wait(), 5)
+        on.pool()
+        await on.ready(2)
