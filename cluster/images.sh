@@ -22,11 +22,12 @@ inputs_of() {
 # Where pip inside a build finds packages: what this machine's pip uses. Files, as secrets: nothing stays in an image.
 SECRETS=()
 prepare_secrets() {
-  local ca=/etc/ssl/certs/ca-certificates.crt key value
+  local ca=/etc/ssl/certs/ca-certificates.crt key variable value
   [ ! -f "$ca" ] || SECRETS+=(--secret "id=ca,src=$ca")
   (umask 077; echo '[global]' > "$BUILD/pip.conf")
   for key in index-url extra-index-url trusted-host timeout; do
-    value=$(python3 -m pip config get "global.$key" 2>/dev/null || python3 -m pip config get ":env:.$key" 2>/dev/null || true)
+    variable=PIP_$(tr a-z- A-Z_ <<<"$key")
+    value=${!variable:-$(python3 -m pip config get "global.$key" 2>/dev/null || true)}
     [ -z "$value" ] || printf '%s = %s\n' "$key" "${value//$'\n'/ }" >> "$BUILD/pip.conf"
   done
   SECRETS+=(--secret "id=pip,src=$BUILD/pip.conf")

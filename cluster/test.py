@@ -107,57 +107,68 @@ NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
 
 
 def pytest(name: str, *arguments: str) -> tuple[str, ...]:
-    """A pytest run, its results in build/log/NAME.xml."""
-    return (PYTHON, "-m", "pytest", "-q", f"--junitxml={LOGS / name}.xml", "--durations=10", *arguments)
+    """A pytest run; its output also in build/log/NAME.txt, its results in build/log/NAME.xml."""
+    keep = ("bash", "-o", "pipefail", "-c", '"$@" 2>&1 | tee "$0"', f"{LOGS / name}.txt")
+    return (
+        *keep,
+        PYTHON,
+        "-m",
+        "pytest",
+        "-q",
+        f"--junitxml={LOGS / name}.xml",
+        "--durations=10",
+        *arguments,
+    )
 
 
-def summary(name: str) -> tuple[str, dict[str, list[str]]]:
-    """pytest's totals of one run, and its skipped tests by reason."""
+def cases(name: str, *kinds: str) -> dict[str, list[str]]:
+    """The tests of one run with a result of these kinds (skipped, failure, error), by reason."""
     file = LOGS / f"{name}.xml"
-    if not file.is_file():
-        return f"{name}: no results", {}
-    suites = list(ElementTree.parse(file).getroot().iter("testsuite"))
-    totals = {
-        key: sum(int(suite.get(key, 0)) for suite in suites)
-        for key in ("tests", "failures", "errors", "skipped")
-    }
-    seconds = sum(float(suite.get("time", 0)) for suite in suites)
-    passed = totals["tests"] - totals["failures"] - totals["errors"] - totals["skipped"]
-    skipped: dict[str, list[str]] = defaultdict(list)
-    for suite in suites:
-        for case in suite.iter("testcase"):
-            mark = case.find("skipped")
-            if mark is not None:
-                reason = mark.get("message", "no reason given")
-                skipped[reason].append(f"{case.get('classname')}::{case.get('name')}")
-    failed = f"{totals['failures']} failed, {totals['errors']} errors"
-    return f"{name}: {passed} passed, {failed}, {totals['skipped']} skipped in {seconds:.0f}s", skipped
+    found: dict[str, list[str]] = defaultdict(list)
+    if file.is_file():
+        for case in ElementTree.parse(file).getroot().iter("testcase"):
+            for mark in (mark for kind in kinds for mark in case.findall(kind)):
+                reason = mark.get("message", "no reason given").partition("\n")[0][:200]
+                found[reason].append(f"{case.get('classname')}::{case.get('name')}")
+    return found
+
+
+def last_line(name: str) -> str:
+    """pytest's own total of one run."""
+    file = LOGS / f"{name}.txt"
+    lines = file.read_text(errors="replace").split("\n") if file.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "no results")
+
+
+def show(verb: str, found: dict[str, list[str]]) -> None:
+    """Tests by reason, the first of each."""
+    for reason, names in sorted(found.items()):
+        print(f"{len(names)} {verb}: {reason}")
+        print("".join(f"    {name}\n" for name in names[:8]), end="")
+        if len(names) > 8:
+            print(f"    ... and {len(names) - 8} more")
 
 
 def report(run: Run, pytest_runs: list[str]) -> None:
-    """The table, the skipped tests, the totals."""
+    """The table, skipped and failed tests with their reasons, the totals."""
     print("\n" + "=" * 78)
     for stage in run.stages:
         print(f"{stage.name:<28} {stage.seconds:7.1f} s   {stage.result}")
     print(f"{'all (some overlap)':<28} {time.monotonic() - run.began:7.1f} s")
-    totals = []
     for name in pytest_runs:
-        line, skipped = summary(name)
-        totals.append(line)
-        for reason, cases in sorted(skipped.items()):
-            print(f"{len(cases)} not run: {reason}")
-            for case in cases[:8]:
-                print(f"    {case}")
-            if len(cases) > 8:
-                print(f"    ... and {len(cases) - 8} more")
-    print("\n".join(totals), flush=True)
+        show("not run", cases(name, "skipped"))
+    for name in pytest_runs:
+        show("FAILED", cases(name, "failure", "error"))
+    for name in pytest_runs:
+        print(f"{name}: {last_line(name)}", flush=True)
 
 
 def main() -> int:
     """Returns the exit status: 0 if all stages passed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     for name in ("unit", "cluster"):
-        (LOGS / f"{name}.xml").unlink(missing_ok=True)
+        for suffix in ("xml", "txt"):
+            (LOGS / f"{name}.{suffix}").unlink(missing_ok=True)
     os.environ.setdefault("CLUSTER", "kind")
     # tests of the deployed system fail instead of being skipped when there is none
     os.environ.setdefault("CI", "true")

@@ -9,7 +9,7 @@ kind_minor() { kind version 2>/dev/null | sed -n 's/^kind v0\.\([0-9]*\).*/\1/p'
 
 wanted=()
 [ "$(kubectl_minor || true)" -ge 30 ] 2>/dev/null || wanted+=(kubectl)
-[ "$CLUSTER" != kind ] || [ "$(kind_minor || true)" -ge 31 ] 2>/dev/null || wanted+=(kind)
+[ "$CLUSTER" != kind ] || [ "$(kind_minor || true)" -ge 33 ] 2>/dev/null || wanted+=(kind)
 if ((${#wanted[@]})); then
   "$ROOT/cluster/packages.sh" go
   "$ROOT/cluster/binaries.sh" "${wanted[@]}" >/dev/null

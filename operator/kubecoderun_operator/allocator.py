@@ -168,11 +168,15 @@ class Allocator:
         seat.standing, seat.session = Standing.FREE, ""
         self._sort(seat)
 
-    def assigned(self, session: str) -> None:
-        """The pod reserved for the session now carries the session's label."""
+    def assigned(self, session: str) -> Member | None:
+        """The pod reserved for the session now carries the session's label; that pod."""
         uid = self._by_session.get(session)
-        if uid is not None and self._seats[uid].standing is Standing.RESERVED:
-            self._seats[uid].standing = Standing.ASSIGNED
+        if uid is None:
+            return None
+        seat = self._seats[uid]
+        if seat.standing is Standing.RESERVED:
+            seat.standing = Standing.ASSIGNED
+        return seat.member
 
     def spend(self, uid: str) -> bool:
         """The pod serves nobody from now on: it is done, broken or in other hands. False if it is not

@@ -153,6 +153,8 @@ class App:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
             return task.done()
         finally:
             stopping.cancel()

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from kubernetes.aio import client, config
 
-KEEPALIVE_SECONDS = 75
+KEEPALIVE_SECONDS = 80
 """The API server keeps idle connections for 90 s; one less to open when the next session comes."""
 
 

@@ -78,6 +78,7 @@ class Member:
     """When the kubelet took over; activeDeadlineSeconds counts from here."""
     ready: bool = False
     ready_since: float | None = None
+    unready_since: float | None = None
     deleting: bool = False
     trouble: Trouble | None = None
     message: str = ""
@@ -98,15 +99,19 @@ class Member:
         return self.ready and not self.deleting and not self.ended and bool(self.ip)
 
     def failed(self, now: float, ready_grace: float) -> bool:
-        """Only another pod can help: this one ended, or has run for ready_grace seconds without being ready.
+        """Only another pod can help: this one ended, or has not been ready for ready_grace seconds.
 
         Pods that wait for a node or an image are not failed: the scheduler and the kubelet go on trying.
         """
         if self.ended:
             return True
         waits = self.trouble in (Trouble.UNSCHEDULABLE, Trouble.IMAGE)
-        since = self.started if self.started is not None else self.created
-        return not self.ready and not waits and self.node != "" and now - since > ready_grace
+        return not self.ready and not waits and self.node != "" and now - self.waiting_since > ready_grace
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when a pod that is not ready could be expected to be."""
+        return max(self.created, self.started or 0.0, self.unready_since or 0.0)
 
 
 def member(pod: Mapping[str, Any]) -> Member | None:
@@ -140,6 +145,7 @@ def member(pod: Mapping[str, Any]) -> Member | None:
         started=seconds(status.get("startTime")),
         ready=is_ready,
         ready_since=seconds(ready.get("lastTransitionTime")) if is_ready else None,
+        unready_since=None if is_ready else seconds(ready.get("lastTransitionTime")),
         deleting=bool(meta.get("deletionTimestamp")),
         trouble=trouble,
         message=message,

@@ -17,6 +17,8 @@ CHANNEL: Final = f"{CHANNEL_FOLDER}/runner.sock"
 WORKSPACE: Final = "/mnt/data"
 RUNNER: Final = "/opt/kubecoderun/bin/runner"
 SIDECAR_UID: Final = 65532
+LABEL_NETWORK: Final = f"{names.LABEL_PREFIX}network"
+"""The pool's `network`; network policies leave pods alone that say Unmanaged."""
 SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 JsonObject = dict[str, Any]
@@ -54,7 +56,8 @@ class Template:
 def template(namespace: str, name: str, uid: str, spec: PoolSpec, defaults: PodDefaults) -> Template:
     """Render a pool. The revision covers everything that ends up in a pod, also the operator's own
     settings."""
-    labels, annotations = dict(spec.pod.labels), {SAFE_TO_EVICT: "true", **spec.pod.annotations}
+    labels = {**spec.pod.labels, LABEL_NETWORK: spec.network}
+    annotations = {SAFE_TO_EVICT: "true", **spec.pod.annotations}
     rendered = _pod_spec(spec, defaults)
     canonical = json.dumps([labels, annotations, rendered], sort_keys=True, separators=(",", ":"))
     revision = hashlib.sha256(canonical.encode()).hexdigest()[:10]
@@ -192,7 +195,8 @@ def _sidecar(defaults: PodDefaults) -> JsonObject:
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": defaults.port},
             "periodSeconds": 1,
-            "timeoutSeconds": 1,
+            # A node that is busy answers late; a sidecar that is dead has ended its container.
+            "timeoutSeconds": 3,
             "failureThreshold": 3,
         },
         "resources": {kind: dict(amounts) for kind, amounts in defaults.sidecar_resources.items()},

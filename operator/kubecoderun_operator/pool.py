@@ -21,21 +21,12 @@ from kubecoderun_operator.members import Member, member
 from kubecoderun_operator.report import StatusReport
 from kubecoderun_operator.sizing import Brake, Expectations, Target
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
-_PROVEN_SECONDS: Final = 10.0
-"""A pod that has been ready this long, or serves a session, proves that the template works."""
 _FAULT_PAUSE: Final = 5.0
 _REJECTIONS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
-
-
-class WaitExpiredError(Exception):
-    """The session waited as long as its pool allows."""
-
-
-class PoolGoneError(Exception):
-    """The pool was deleted while the session waited."""
 
 
 class PoolKeeper:
@@ -49,7 +40,7 @@ class PoolKeeper:
         self.allocator = Allocator()
         self.closed = False
         self._tools = tools
-        self._waiters: dict[str, asyncio.Future[Member]] = {}
+        self._room = WaitingRoom(self.allocator, self.poke)
         self._expected = Expectations(tools.settings.create_expectation_seconds)
         self._brake = Brake(tools.settings.backoff_first_seconds, tools.settings.backoff_longest_seconds)
         self._verdict = Verdict()
@@ -58,7 +49,6 @@ class PoolKeeper:
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[Any] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._queue_alarm: asyncio.TimerHandle | None = None
         self._report = StatusReport(self.namespace, self.name, self.uid, raw.get("status") or {}, tools)
         self.spec: PoolSpec
         self._generation = -1
@@ -97,7 +87,7 @@ class PoolKeeper:
         seat = self.allocator.seat(seen.uid)
         if seen.usable and not was_usable and seat is not None and seat.standing is Standing.FREE:
             self._tools.background.spawn(self._tools.sidecars.greet(seen), f"greet {seen.name}")
-        self._serve_queue()
+        self._room.serve()
         self.poke()
 
     def forget(self, uid: str) -> None:
@@ -111,10 +101,7 @@ class PoolKeeper:
         if self.closed:
             return
         self.closed = True
-        for session, waiter in list(self._waiters.items()):
-            self.allocator.withdraw(session)
-            if not waiter.done():
-                waiter.set_exception(PoolGoneError(self.name))
+        self._room.close()
         metrics.forget_pool(self.namespace, self.name)
         self.stop()
 
@@ -128,24 +115,18 @@ class PoolKeeper:
         found = self.allocator.claim(session, deadline, first=first)
         if found is not None:
             return found
-        waiter = self._waiters.get(session)
-        if waiter is None or waiter.done():
-            waiter = self._waiters[session] = asyncio.get_running_loop().create_future()
-            waiter.add_done_callback(lambda done: self._left_queue(session, done))
-        self._set_queue_alarm()
         self.poke()
-        return waiter
+        return self._room.enter(session)
 
     def withdraw(self, session: str) -> None:
         """The session does not want to wait any longer."""
-        self.allocator.withdraw(session)
-        self._waiters.pop(session, None)
+        self._room.leave(session)
         self.poke()
 
     def release(self, session: str) -> None:
         """The session gives its reserved pod back; the pod has not been asked anything yet."""
         self.allocator.release(session)
-        self._serve_queue()
+        self._room.serve()
 
     def assigned(self, session: str) -> None:
         """The session's pod carries its label now: make another one.
@@ -153,9 +134,9 @@ class PoolKeeper:
         At once if sessions wait; otherwise when the session has its answer (`discard`), but not much later
         than now: on a small node, starting a pod takes the processor away from the program that just starts.
         """
-        self.allocator.assigned(session)
-        self._brake.recovered()
-        self._setback = None
+        pod = self.allocator.assigned(session)
+        if pod is not None:
+            self._consider(pod, serves=True)
         delay = self._tools.settings.replacement_delay_seconds
         if delay and not self.allocator.waiting:
             asyncio.get_running_loop().call_later(delay, self.poke)
@@ -163,42 +144,16 @@ class PoolKeeper:
             self.poke()
 
     def discard(self, pod: Member, cause: str) -> None:
-        """The pod has served its session, or cannot serve one: remove it."""
+        """The pod has served its session, or will serve none: remove it."""
         self.allocator.spend(pod.uid)
         self._tools.remover.remove(pod, cause)
         self.poke()
 
-    def _left_queue(self, session: str, done: asyncio.Future[Member]) -> None:
-        if self._waiters.get(session) is done:
-            del self._waiters[session]
-        if done.cancelled():
-            self.allocator.withdraw(session)
-
-    def _serve_queue(self) -> None:
-        for session, found in self.allocator.grants():
-            waiter = self._waiters.get(session)
-            if waiter is None or waiter.done():
-                self.allocator.release(session)
-            else:
-                waiter.set_result(found)
-
-    def _set_queue_alarm(self) -> None:
-        if self._queue_alarm is not None:
-            self._queue_alarm.cancel()
-            self._queue_alarm = None
-        deadline = self.allocator.next_deadline()
-        if deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._queue_alarm = loop.call_at(deadline, self._end_waits)
-
-    def _end_waits(self) -> None:
-        self._queue_alarm = None
-        for session in self.allocator.overdue(asyncio.get_running_loop().time()):
-            waiter = self._waiters.get(session)
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(WaitExpiredError(self.name))
-        self._set_queue_alarm()
-        self.poke()
+    def unusable(self, pod: Member, cause: str) -> None:
+        """The pod looked ready, and its sidecar would not serve a session. Counts as a failed pod, so that a
+        network in which no sidecar can be reached does not cost a pod after the other at full speed."""
+        self._has_trouble(pod, f"its sidecar cannot be used: {cause}")
+        self.discard(pod, "unusable")
 
     # --- the worker -------------------------------------------------------------------------------
 
@@ -209,9 +164,8 @@ class PoolKeeper:
 
     def stop(self) -> None:
         """Make and remove nothing any more."""
-        for alarm in (self._alarm, self._queue_alarm):
-            if alarm is not None:
-                alarm.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._worker is not None:
             self._worker.cancel()
 
@@ -271,12 +225,19 @@ class PoolKeeper:
         for pod in free:
             if pod.uid not in self._failed and self._has_failed(pod):
                 self._failed.add(pod.uid)
-                self._brake.failed(now)
-                said = pod.message or "it started but never became ready"
-                self._setback = Setback(PoolReason.PODS_FAILING, f"pod {pod.name}: {said}")
-                logger.warning("a warm pod failed", extra=self._about(pod=pod.name, cause=said))
-        if any(pod.usable and now - (pod.ready_since or now) >= _PROVEN_SECONDS for pod in free):
-            self._brake.recovered()
+                self._has_trouble(pod, pod.message or "it started but never became ready")
+        for pod in free:
+            self._consider(pod)
+
+    def _has_trouble(self, pod: Member, cause: str) -> None:
+        self._brake.failed(time.time())
+        self._setback = Setback(PoolReason.PODS_FAILING, f"pod {pod.name}: {cause}")
+        logger.warning("a warm pod failed", extra=self._about(pod=pod.name, cause=cause))
+
+    def _consider(self, pod: Member, *, serves: bool = False) -> None:
+        """A pod that works may show that failing pods are a thing of the past."""
+        proven = self._brake.proof(pod, time.time(), serves=serves)
+        if proven and self._setback is not None and self._setback.reason is PoolReason.PODS_FAILING:
             self._setback = None
 
     def _facts(self) -> Facts:
@@ -298,10 +259,10 @@ class PoolKeeper:
             moments.append(self._brake.until)
         grace = self._tools.settings.pod_ready_grace_seconds
         for pod in self.allocator.counts().free:
-            if not pod.usable and pod.started is not None and pod.started + grace > now:
-                moments.append(pod.started + grace + 0.1)
+            if not pod.usable and pod.waiting_since + grace > now:
+                moments.append(pod.waiting_since + grace + 0.1)
             elif pod.usable and self._brake.failures and pod.ready_since is not None:
-                moments.append(pod.ready_since + _PROVEN_SECONDS + 0.1)
+                moments.append(pod.ready_since + sizing.PROVEN_SECONDS + 0.1)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -366,6 +327,8 @@ class PoolKeeper:
             logger.warning("a pod may not have been created", extra=self._about(cause=str(error)))
             return False
         self._count_create("created")
+        if self._setback is not None and self._setback.reason is PoolReason.QUOTA_EXCEEDED:
+            self._setback = None
         found = member(made)
         if found is not None:
             self.observe(found)

@@ -16,11 +16,12 @@ from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order, Refusal, Session
 from kubecoderun_operator.outcomes import Outcome, Record, timestamp
-from kubecoderun_operator.pool import PoolGoneError, PoolKeeper, WaitExpiredError
+from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import ResultTarget, StartRequest
 
 logger = logging.getLogger(__name__)
@@ -188,8 +189,11 @@ class Run:
         metrics.CONFLICTS.labels(pod.namespace, pod.pool, cause).inc()
         logger.warning("a pod could not be used", extra=self._about(pod=pod.name, cause=cause))
         self._held = None
-        if bond is Bond.UNUSABLE:
+        if bond is Bond.UNUSABLE and cause == "bound":
+            # An earlier operator prepared it for somebody; that says nothing about other pods.
             keeper.discard(pod, "unusable")
+        elif bond is Bond.UNUSABLE:
+            keeper.unusable(pod, cause)
         else:
             keeper.allocator.spend(pod.uid)
             keeper.poke()

@@ -7,6 +7,7 @@ to a pod too many. Failures slow the making down (`Brake`), so a wrong image or 
 into a hot loop.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from kubecoderun_operator.members import Member
 FIRST_BATCH: Final = 1
 LARGEST_BATCH: Final = 64
 """Creates in flight at once; batches double from the first to the largest as long as creates succeed."""
+PROVEN_SECONDS: Final = 10.0
+"""A pod that has been ready this long shows that its template works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +75,48 @@ class Expectations:
 
 
 class Brake:
-    """Slow start and back-off. Failures in a row double the pause; one pod that becomes ready ends it."""
+    """Slow start and back-off. Failures in a row double the pause; a pod made since that works ends the
+    row."""
 
     def __init__(self, first_pause: float, longest_pause: float) -> None:
         self._first = first_pause
         self._longest = longest_pause
+        self._failed_at = 0.0
         self.batch = FIRST_BATCH
         self.failures = 0
         self.until = 0.0
 
     def blocked(self, now: float) -> bool:
+        """Whether a pause lasts."""
         return now < self.until
 
     def created(self) -> None:
-        """A create succeeded: the next batch may be twice as large."""
+        """A batch of creates succeeded: the next one may be twice as large."""
         self.batch = min(self.batch * 2, LARGEST_BATCH)
 
     def failed(self, now: float, at_least: float = 0.0) -> None:
         """A create or a pod failed: pause, at_least so many seconds. Failures within one pause count once."""
         self.batch = FIRST_BATCH
+        self._failed_at = now
         if self.blocked(now):
             return
         pause = min(self._first * 2**self.failures, self._longest)
         self.failures += 1
         self.until = now + max(pause, at_least)
 
-    def recovered(self) -> None:
-        """A pod became ready: the template works."""
+    def proof(self, pod: Member, now: float, *, serves: bool = False) -> bool:
+        """Whether this pod shows that failures are over: it was made since the last one, and serves a session
+        or has been ready for a while. Pods that were there before say nothing."""
+        made_since = pod.created >= math.floor(self._failed_at)
+        lasts = pod.usable and now - (pod.ready_since or now) >= PROVEN_SECONDS
+        if not made_since or not (serves or lasts):
+            return False
         self.failures = 0
+        return True
 
     def reset(self) -> None:
         """There is a new template: old failures say nothing about it."""
-        self.batch, self.failures, self.until = FIRST_BATCH, 0, 0.0
+        self.batch, self.failures, self.until, self._failed_at = FIRST_BATCH, 0, 0.0, 0.0
 
 
 def wanted(target: Target, counts: Counts) -> int:

@@ -30,9 +30,7 @@ def launch(program: str, argv: Sequence[str], env: dict[str, str], *, control: i
 
     The child has default signal handling and nothing open but its streams. OSError when it cannot be started.
     """
-    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    theirs, ours = open_pipes()
     lifted: list[int] = []
     try:
         # Above the numbers the child uses, so that no dup2 overwrites a descriptor that is still to be
@@ -52,16 +50,24 @@ def launch(program: str, argv: Sequence[str], env: dict[str, str], *, control: i
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT],
         )
     except BaseException:
-        _close(ours)
+        close_all(ours)
         raise
     finally:
-        _close(theirs)
-        _close(lifted)
+        close_all(theirs)
+        close_all(lifted)
+    return Process(pid, *ours)
+
+
+def open_pipes() -> tuple[list[int], list[int]]:
+    """Pipes for standard input, output and errors: a program's ends, and ours, which do not block."""
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     for fd in ours:
         os.set_blocking(fd, False)
     for fd in ours[1:]:
         _enlarge(fd)
-    return Process(pid, *ours)
+    return theirs, ours
 
 
 def _enlarge(fd: int) -> None:
@@ -72,6 +78,7 @@ def _enlarge(fd: int) -> None:
         return
 
 
-def _close(fds: list[int]) -> None:
+def close_all(fds: list[int]) -> None:
+    """Close descriptors that are open."""
     for fd in fds:
         os.close(fd)

@@ -16,7 +16,7 @@ from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.orders import Order, parse_order
-from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything
+from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, shadows
 from kubecoderun_runner.workspace import SourceFile
@@ -75,8 +75,8 @@ class Pid1:
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """Spares that are not wanted any more and have not ended yet: no part of any run."""
-        self._children = False
-        """Whether there may be processes we have not reaped."""
+        self._shadow = 0
+        """What shares the memory of the program, so that the program's own end is quick. Not waited for."""
         self._terminating = False
         self._writing = False
         self._congested = False
@@ -141,9 +141,11 @@ class Pid1:
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
-            self._dropped.add(self._spare.process.pid)
+            self._dropped |= {self._spare.process.pid, self._report.shadow}
             self._spare.discard()
             self._spare = None
+            if self._report.shadow:
+                os.kill(self._report.shadow, signal.SIGKILL)
 
     # -- the sidecar
 
@@ -222,14 +224,13 @@ class Pid1:
         if process is None:
             return
         order = delivery.order
-        self._children = True
         self._run = Run(process, memoryview(bytes(delivery.stdin)), order.timeout_seconds, used)
         self._selector.register(process.stdout, selectors.EVENT_READ, self._on_output)
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
 
     def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
-        self._spare = None
+        self._spare, self._shadow = None, self._report.shadow
         try:
             return spare.go(args)
         except OSError as error:
@@ -300,8 +301,8 @@ class Pid1:
         run = self._run
         if run is None or (run.ending is None and not now):
             return
-        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0 or self._children):
-            return  # children are waited for too: what they used counts
+        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0 or processes_but(self._shadow)):
+            return  # what else it started is waited for too: what that used counts
         for fd in (run.process.stdin, run.process.stdout, run.process.stderr):
             if fd >= 0:
                 self._close(fd)
@@ -342,10 +343,9 @@ class Pid1:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                self._children = False
-                self._finish_if_done()
-                return
+                pid = 0
             if pid == 0:
+                self._finish_if_done()
                 return
             if self._run is not None and pid not in self._dropped:
                 self._run.count(usage)

@@ -129,3 +129,9 @@ def kill_everything() -> None:
         os.kill(-1, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def processes_but(shadow: int) -> bool:
+    """Whether there are processes in this PID namespace besides ourselves and `shadow`."""
+    spared = {"1", str(shadow)}
+    return any(entry.isdecimal() and entry not in spared for entry in os.listdir("/proc"))

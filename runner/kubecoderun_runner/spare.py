@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kubecoderun_runner.languages import Language, find_program
-from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.launch import Process, close_all, launch, open_pipes
 
 HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 MAX_REPORT_BYTES: Final = 256 << 10
@@ -25,12 +25,18 @@ class Report:
     """Top-level modules a plain interpreter would not have loaded yet."""
     failed: list[str] = field(default_factory=list)
     """`module: error` for each that could not be loaded."""
+    shadow: int = 0
+    """Process id of what shares its memory (hook/sitecustomize.py, _start_shadow); 0 without one."""
 
 
 def parse_report(data: bytes) -> Report:
     """Read the spare's message, without its final NUL."""
-    loaded, _, failed = data.decode("utf-8", "replace").partition("\n\n")
-    return Report(frozenset(filter(None, loaded.split("\n"))), [line for line in failed.split("\n") if line])
+    loaded, failed, shadow = ([*data.decode("utf-8", "replace").split("\n\n"), "", "", ""])[:3]
+    return Report(
+        loaded=frozenset(filter(None, loaded.split("\n"))),
+        failed=[line for line in failed.split("\n") if line],
+        shadow=int(shadow) if shadow.isdecimal() else 0,
+    )
 
 
 def shadows(loaded: frozenset[str], folder: str) -> bool:
@@ -80,12 +86,19 @@ class Spare:
         """Let it run the program that has been put in its folder; OSError when it is gone."""
         job = b"".join(os.fsencode(arg) + b"\0" for arg in args)
         self.control.setblocking(True)
-        self.control.sendall(b"%08x" % len(job) + job)
-        self.control.close()
-        return self.process
+        theirs, ours = open_pipes()
+        try:
+            socket.send_fds(self.control, [b"%08x" % len(job)], theirs)
+            self.control.sendall(job)
+        except OSError:
+            close_all(ours)
+            raise
+        finally:
+            close_all(theirs)
+        self.discard()
+        return Process(self.process.pid, *ours)
 
     def discard(self) -> None:
-        """Close everything; without its control socket the interpreter ends by itself."""
+        """Close our ends; an interpreter that still waits for its program ends by itself."""
         self.control.close()
-        for fd in (self.process.stdin, self.process.stdout, self.process.stderr):
-            os.close(fd)
+        close_all([self.process.stdin, self.process.stdout, self.process.stderr])

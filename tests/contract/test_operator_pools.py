@@ -214,6 +214,34 @@ async def test_pods_that_the_api_server_refuses(message: str, reason: str) -> No
         await conditions(system, TemplateAccepted="True Accepted", Progressing="True Complete")
 
 
+async def test_a_quota_that_stops_a_pool_half_way_is_told() -> None:
+    """Pods that were there before say nothing about it."""
+    async with operating(quota_pause_seconds=0.5) as system:
+        system.pool(replicas=2)
+        await system.ready(2)
+
+        def old(found: dict[str, Any]) -> dict[str, Any]:
+            found["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+            found["status"]["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z"
+            return found
+
+        for name in pod_names(system):
+            system.api.store.change("pods", "kubecoderun", name, old)
+
+        def refuse(resource: str, _: dict[str, Any]) -> None:
+            if resource == "pods":
+                raise RefusedError(403, "Forbidden", 'pods "x" is forbidden: exceeded quota: q')
+
+        system.api.store.admit = refuse
+        system.edit_pool(replicas=4)
+        await conditions(system, Progressing="False QuotaExceeded", Available="True PodsReady")
+        await asyncio.sleep(0.7)
+        await conditions(system, Progressing="False QuotaExceeded")
+        system.api.store.admit = lambda _resource, _object: None
+        await system.ready(4)
+        await conditions(system, Progressing="True Complete")
+
+
 async def test_failing_pods_are_replaced_ever_more_slowly() -> None:
     async with operating(backoff_first_seconds=0.2) as system:
         system.pool(replicas=2)
@@ -380,3 +408,26 @@ async def test_a_quiet_pool_writes_nothing() -> None:
         mark = len(system.api.log)
         await asyncio.sleep(1.5)
         assert system.api.writes(since=mark) == []
+
+
+async def test_sidecars_that_nobody_can_reach_do_not_cost_a_pod_after_the_other() -> None:
+    async with operating(backoff_first_seconds=0.5) as system:
+        system.pool(replicas=3)
+        await system.ready(3)
+
+        async def cut_off_all() -> None:
+            while True:
+                for name in pod_names(system, "warm"):
+                    if name in system.node.sidecars:
+                        system.node.cut_off(name)
+                await asyncio.sleep(0.005)
+
+        cutting = asyncio.create_task(cut_off_all())
+        session = system.session("print:x")
+        await conditions(system, Progressing="False PodsFailing")
+        assert "sidecar" in system.condition("Progressing")["message"]
+        await asyncio.sleep(1.0)
+        made = [entry for entry in system.api.writes() if (entry.verb, entry.resource) == ("create", "pods")]
+        assert len(made) <= 8
+        cutting.cancel()
+        assert (await system.ended(session, seconds=20))["reason"] in ("Succeeded", "OperatorError")

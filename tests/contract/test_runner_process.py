@@ -96,7 +96,11 @@ def test_the_time_limit_holds_while_nobody_reads(runner: RunnerProcess) -> None:
 @pytest.mark.parametrize(
     ("code", "exit_code", "signal_name"),
     [
-        (b"import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept OSError: print('alive')", 0, None),
+        (
+            b"import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nfinally: print('alive', flush=True); os._exit(0)",
+            0,
+            None,
+        ),
         (
             b"import os, signal\nos.kill(1, signal.SIGKILL); os.kill(1, signal.SIGSTOP); print('alive')",
             0,
@@ -238,6 +242,16 @@ def test_a_dropped_spare_is_not_part_of_the_programs_usage(tmp_path: Path) -> No
         runner.prepare(b"print(1)", env={"A": "needs a plain start"})
         usage = runner.go().exit
     assert usage["maxRssBytes"] < 60 << 20  # the spare has over 90 MiB
+
+
+@pytest.mark.parametrize("env", [{}, {"A": "makes the spare useless"}], ids=["used", "dropped"])
+def test_nothing_is_left_of_a_spare_and_its_shadow(runner: RunnerProcess, env: dict[str, str]) -> None:
+    listing = b"import os; print(sorted(p for p in os.listdir('/proc') if p.isdigit()))"
+    runner.prepare(listing, env=env)
+    first = runner.go().stdout.decode().count("'") // 2
+    assert first == (2 if env else 3)  # PID 1, the program, and the shadow of a spare
+    runner.prepare(listing)
+    assert runner.go().stdout.decode().count("'") // 2 == 2
 
 
 def test_usage_counts_children_that_nobody_waited_for(runner: RunnerProcess) -> None:

@@ -14,6 +14,9 @@ LABELS = {
 }
 
 
+UNREADY = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:16:40Z"}
+
+
 def pod(status: dict[str, Any], **meta: Any) -> dict[str, Any]:
     common = {"namespace": "ns", "name": "python-1", "uid": "u1", "resourceVersion": "42", "labels": LABELS}
     runtime = {"name": "runtime", "securityContext": {"runAsUser": 100007}}
@@ -130,6 +133,8 @@ def test_endings_of_containers() -> None:
     [
         ({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}, 119, False),
         ({"phase": "Running", "startTime": "2026-01-01T00:00:00Z"}, 121, True),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [UNREADY]}, 1100, False),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [UNREADY]}, 1121, True),
         (waiting("ImagePullBackOff"), 10_000, False),
         ({"phase": "Failed"}, 0, True),
     ],

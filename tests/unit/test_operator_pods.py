@@ -47,6 +47,7 @@ def test_labels_and_owner() -> None:
         "kubecoderun.io/pool-uid": "pool-uid",
         "kubecoderun.io/revision": made().revision,
         "kubecoderun.io/state": "warm",
+        "kubecoderun.io/network": "None",
     }
     (owner,) = meta["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (

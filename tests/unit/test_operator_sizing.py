@@ -153,13 +153,33 @@ def test_the_brake_doubles_and_counts_failures_within_a_pause_once() -> None:
         now = on.until
     assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert on.batch == 1
-    on.recovered()
+    assert on.proof(pod("later", created=now), now, serves=True)
     on.failed(now)
     assert on.until - now == 1.0
     on.reset()
     assert not on.blocked(now)
     on.failed(now, at_least=15.0)
     assert on.until - now == 15.0
+
+
+@pytest.mark.parametrize(
+    ("found", "serves", "expected"),
+    [
+        (pod("before", created=NOW - 50), True, False),
+        (pod("since", created=NOW), True, True),
+        (pod("since", created=NOW), False, False),
+        (replace(pod("since", created=NOW), ready_since=NOW + 1), False, False),
+        (replace(pod("since", created=NOW), ready_since=NOW - 1), False, True),
+        (replace(pod("since", created=NOW, ready=False)), False, False),
+    ],
+)
+def test_only_a_pod_made_since_proves_that_failures_are_over(
+    found: Member, serves: bool, expected: bool
+) -> None:
+    on = Brake(1.0, 10.0)
+    on.failed(NOW + 0.7)
+    assert on.proof(found, NOW + 10, serves=serves) is expected
+    assert (on.failures == 0) is expected
 
 
 def test_expectations_expire_and_are_settled_by_name() -> None:

@@ -5,9 +5,12 @@ this file before CPython opens main.py. It loads modules, reports, waits for the
 traces and returns: what runs then is CPython's own way of running a script, with none of our frames on the
 stack.
 
-Messages on the control socket: to PID 1 the line-separated top-level names that were loaded, an empty
-line, then `module: error` lines, ended by NUL; back come the arguments, each followed by NUL, after a
-length of eight hex digits.
+Its first streams are placeholders of the same kind as the program's, which come with the word to go on: so
+the shadow (see _start_shadow) does not have them.
+
+Messages on the control socket: to PID 1 the line-separated top-level names that were loaded, an empty line,
+`module: error` lines, an empty line, the shadow's process id, ended by NUL; back come eight hex digits, with
+the three streams as descriptors, and so many bytes of arguments, each followed by NUL.
 """
 
 import os
@@ -32,8 +35,12 @@ def _hold_up() -> bool:
     gc.collect()
     gc.freeze()
     _renew_main()
-    tops = sorted({name.partition(".")[0] for name in loaded})
-    _send(control, ("\n".join(tops) + "\n\n" + "\n".join(failed)).encode() + b"\0")
+    shadow = _start_shadow(held)
+    import socket  # noqa: F401  # for _receive; loaded here so that the report knows of it
+
+    tops = sorted({name.partition(".")[0] for name in set(sys.modules) - baseline})
+    report = "\n\n".join(("\n".join(tops), "\n".join(failed), str(shadow)))
+    _send(control, report.encode() + b"\0")
     args = _receive(control)
     os.close(control)
     sys.argv[1:] = args
@@ -85,7 +92,7 @@ def _keep_from_shutdown(held: list[object]) -> None:
     itself and is frozen, so nothing ever frees what it holds; the kernel does. Modules of the standard
     library, and the program's own, are taken down as usual: their __del__ methods and buffers matter.
     """
-    held.extend([sys.modules.pop(str(name), None) for name in held[1:]])
+    held.extend([sys.modules.pop(name, None) for name in held[1:] if isinstance(name, str)])
     sys.zz_last_flush = _LastFlush()  # type: ignore[attr-defined]
 
 
@@ -116,14 +123,51 @@ def _renew_main() -> None:
     sys.modules["__main__"] = new
 
 
+def _start_shadow(held: list[object]) -> int:
+    """Start a process that shares our memory and does nothing; its id, or 0 where that does not work.
+
+    The kernel takes a hundred megabytes apart before it says that a process has ended. While a shadow
+    still holds the memory, the end is known at once, and the rest happens when PID 1 kills the shadow. It
+    is a child of PID 1, takes no signals, and has none of the program's descriptors, because they come later.
+    """
+    import ctypes
+
+    clone_vm, clone_parent, sigchld, stack_bytes, sig_block, sig_setmask = 0x100, 0x8000, 17, 65536, 0, 2
+    try:
+        libc = ctypes.CDLL(None)
+        stack = ctypes.create_string_buffer(stack_bytes)
+        every, before = ctypes.create_string_buffer(b"\xff" * 128, 128), ctypes.create_string_buffer(128)
+        held.extend((stack, libc))
+        top = (ctypes.addressof(stack) + stack_bytes) & ~63
+        libc.clone.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+        libc.sigprocmask(sig_block, every, before)
+        try:
+            shadow = libc.clone(pause, ctypes.c_void_p(top), clone_vm | clone_parent | sigchld, None)
+        finally:
+            libc.sigprocmask(sig_setmask, before, None)
+    except (OSError, AttributeError):
+        return 0
+    return max(0, int(shadow))
+
+
 def _send(control: int, data: bytes) -> None:
     while data:
         data = data[os.write(control, data) :]
 
 
 def _receive(control: int) -> list[str]:
-    """The program's arguments. PID 1 closing the socket means that the spare is not wanted any more."""
-    length = int(_exactly(control, 8), 16)
+    """Take over the program's streams; its arguments. PID 1 closing the socket means that nobody wants the
+    spare."""
+    import socket
+
+    connection = socket.socket(fileno=control)
+    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    connection.detach()
+    for target, fd in enumerate(streams):
+        os.dup2(fd, target)
+        os.close(fd)
+    length = int(head + _exactly(control, 8 - len(head)), 16)
     return [os.fsdecode(arg) for arg in _exactly(control, length).split(b"\0")[:-1]]
 
 

@@ -28,8 +28,8 @@ class OperatorProcess:
         self.port = _free_port()
         self.log = folder / f"{identity}.log"
 
-    async def start(self, **overrides: Any) -> None:
-        """Start it, and wait until it leads and watches."""
+    async def start(self, *, standby: bool = False, **overrides: Any) -> None:
+        """Start it, and wait until it leads and watches, or until it stands by."""
         settings = {
             "kubeconfig": self._kubeconfig(),
             "signing_key_file": self._key(),
@@ -56,17 +56,28 @@ class OperatorProcess:
                 stdout=log,
                 stderr=log,
             )
-        collections = self._system.api.store.collections
-        before = {name: len(collection.watchers) for name, collection in collections.items()}
-
-        def watches() -> bool:
+        await self._healthy()
+        if not standby:
             # One of the watchers of pods is the node.
-            return all(
-                len(collections[name].watchers) > (1 if name == "pods" else 0)
-                for name in ("pods", "executionpools", "executionsessions")
+            collections = self._system.api.store.collections
+            await self._system.until(
+                lambda: (
+                    len(collections["pods"].watchers) > 1
+                    and collections["executionpools"].watchers
+                    and collections["executionsessions"].watchers
+                ),
+                f"the operator watches, see {self.log}",
+                30,
             )
 
-        await self._system.until(watches, f"the operator watches; before {before}; {self.log}", 30)
+    async def _healthy(self) -> None:
+        for _ in range(600):
+            try:
+                await self.get("/healthz")
+                return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"no answer on the health port, see {self.log}")
 
     async def kill(self) -> None:
         """SIGKILL."""
