@@ -7,3 +7,4 @@
 "$ROOT/cluster/tools.sh"
 echo "$CLUSTER" > "$BUILD/cluster"
 create
+find "$CACHE" -maxdepth 1 -name '*.tar' -mtime +30 -delete    # node and base images of earlier versions

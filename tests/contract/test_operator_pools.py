@@ -7,28 +7,10 @@ import pytest
 
 from contract.fakes.apiserver import Fault
 from contract.fakes.store import RefusedError
-from contract.fakes.system import System, operating
+from contract.fakes.system import operating
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import PoolStatus
 from kubecoderun_sidecar.protocol import Owner
-
-
-def pod_names(system: System, state: str = "") -> set[str]:
-    return {pod["metadata"]["name"] for pod in system.pods(state)}
-
-
-async def conditions(system: System, **expected: str) -> None:
-    """Wait for conditions given as Type="Status Reason"."""
-
-    def hold() -> bool:
-        found = {kind: system.condition(kind) for kind in expected}
-        return all(
-            f"{found[kind].get('status')} {found[kind].get('reason')}" == want
-            for kind, want in expected.items()
-        )
-
-    await system.until(hold, f"{expected}, there is {system.pool_status()}")
-
 
 # --- size ---------------------------------------------------------------------------------------------
 
@@ -37,19 +19,19 @@ async def test_scaling() -> None:
     async with operating() as system:
         system.pool(replicas=3)
         await system.ready(3)
-        await conditions(
-            system, TemplateAccepted="True Accepted", Available="True PodsReady", Progressing="True Complete"
+        await system.conditions(
+            TemplateAccepted="True Accepted", Available="True PodsReady", Progressing="True Complete"
         )
         PoolStatus.model_validate(system.pool_status())
         system.edit_pool(replicas=5)
         await system.ready(5)
-        before = pod_names(system)
+        before = system.pod_names()
         system.edit_pool(replicas=1)
         await system.ready(1)
-        assert pod_names(system) < before
+        assert system.pod_names() < before
         system.edit_pool(replicas=0)
         await system.until(lambda: not system.pods(), "no pods")
-        await conditions(system, Available="False ScaledToZero")
+        await system.conditions(Available="False ScaledToZero")
         assert system.pool_status()["observedGeneration"] == 4
 
 
@@ -57,11 +39,11 @@ async def test_pods_that_vanish_are_replaced() -> None:
     async with operating() as system:
         system.pool(replicas=3)
         await system.ready(3)
-        before = pod_names(system)
+        before = system.pod_names()
         for name in before:
             system.api.store.delete("pods", "kubecoderun", name)
         await system.until(lambda: len(system.ready_pods()) == 3, "replaced")
-        assert not before & pod_names(system)
+        assert not before & system.pod_names()
 
 
 async def test_scaling_down_spares_pods_with_sessions() -> None:
@@ -104,7 +86,7 @@ async def test_a_pod_that_a_session_holds_is_not_deleted_as_surplus() -> None:
         system.edit_pool(replicas=0)
         await system.until(lambda: "retire" in system.node.sidecar(name).calls, "asked")
         await asyncio.sleep(0.3)
-        assert name in pod_names(system)
+        assert name in system.pod_names()
 
 
 async def test_a_pod_prepared_by_an_operator_that_ended_is_deleted_as_surplus() -> None:
@@ -161,24 +143,24 @@ async def test_an_image_that_cannot_be_pulled() -> None:
     async with operating() as system:
         system.node.waiting["wrong:1"] = "ImagePullBackOff"
         system.pool(image="wrong:1", replicas=2)
-        await conditions(system, Available="False NoReadyPods", Progressing="False ImagePullFailed")
+        await system.conditions(Available="False NoReadyPods", Progressing="False ImagePullFailed")
         assert "wrong:1" in system.condition("Progressing")["message"]
         created = len([entry for entry in system.api.writes() if entry.resource == "pods"])
         session = system.session("print:x")
-        await conditions(system, Starved="True ImagePullFailed")
+        await system.conditions(Starved="True ImagePullFailed")
         await asyncio.sleep(0.5)
         # One more for the session that waits; the kubelet goes on trying, so nothing is replaced.
         assert len([entry for entry in system.api.writes() if entry.resource == "pods"]) == created + 1
         system.edit_pool(runtime={"image": "python:1", "languages": ["py"]})
         assert (await system.ended(session))["phase"] == "Succeeded"
-        await conditions(system, Available="True PodsReady", Progressing="True Complete")
+        await system.conditions(Available="True PodsReady", Progressing="True Complete")
 
 
 async def test_pods_that_no_node_can_take() -> None:
     async with operating() as system:
         system.node.unschedulable = "0/3 nodes are available: 3 Insufficient memory"
         system.pool()
-        await conditions(system, Progressing="False Unschedulable")
+        await system.conditions(Progressing="False Unschedulable")
         assert "Insufficient memory" in system.condition("Progressing")["message"]
 
 
@@ -201,7 +183,7 @@ async def test_pods_that_the_api_server_refuses(message: str, reason: str) -> No
 
         system.api.store.admit = refuse
         system.pool()
-        await conditions(system, Progressing=f"False {reason}")
+        await system.conditions(Progressing=f"False {reason}")
         assert message in system.condition("Progressing")["message"]
         accepted = system.condition("TemplateAccepted")
         assert accepted["status"] == ("False" if reason == "TemplateRejected" else "True")
@@ -211,7 +193,7 @@ async def test_pods_that_the_api_server_refuses(message: str, reason: str) -> No
         assert len([entry for entry in system.api.log[asked:] if entry.verb == "create"]) <= 6
         system.api.store.admit = lambda _resource, _object: None
         await system.ready(2)
-        await conditions(system, TemplateAccepted="True Accepted", Progressing="True Complete")
+        await system.conditions(TemplateAccepted="True Accepted", Progressing="True Complete")
 
 
 async def test_a_quota_that_stops_a_pool_half_way_is_told() -> None:
@@ -225,7 +207,7 @@ async def test_a_quota_that_stops_a_pool_half_way_is_told() -> None:
             found["status"]["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z"
             return found
 
-        for name in pod_names(system):
+        for name in system.pod_names():
             system.api.store.change("pods", "kubecoderun", name, old)
 
         def refuse(resource: str, _: dict[str, Any]) -> None:
@@ -234,12 +216,12 @@ async def test_a_quota_that_stops_a_pool_half_way_is_told() -> None:
 
         system.api.store.admit = refuse
         system.edit_pool(replicas=4)
-        await conditions(system, Progressing="False QuotaExceeded", Available="True PodsReady")
+        await system.conditions(Progressing="False QuotaExceeded", Available="True PodsReady")
         await asyncio.sleep(0.7)
-        await conditions(system, Progressing="False QuotaExceeded")
+        await system.conditions(Progressing="False QuotaExceeded")
         system.api.store.admit = lambda _resource, _object: None
         await system.ready(4)
-        await conditions(system, Progressing="True Complete")
+        await system.conditions(Progressing="True Complete")
 
 
 async def test_failing_pods_are_replaced_ever_more_slowly() -> None:
@@ -257,7 +239,7 @@ async def test_failing_pods_are_replaced_ever_more_slowly() -> None:
                 await asyncio.sleep(0.01)
 
         killing = asyncio.create_task(kill_all())
-        await conditions(system, Progressing="False PodsFailing")
+        await system.conditions(Progressing="False PodsFailing")
         assert "runtime ended with Error, exit code 1" in system.condition("Progressing")["message"]
         await asyncio.sleep(2.0)
         killing.cancel()
@@ -265,149 +247,7 @@ async def test_failing_pods_are_replaced_ever_more_slowly() -> None:
         assert 4 <= len(killed) <= 8
         assert len(system.pods()) <= 2
         await system.ready(2)
-        await conditions(system, Available="True PodsReady")
-
-
-# --- templates ----------------------------------------------------------------------------------------
-
-
-async def test_a_rolling_update_keeps_pods_ready() -> None:
-    async with operating() as system:
-        system.pool(replicas=4, maxPods=20)
-        await system.ready(4)
-        before = pod_names(system)
-        system.node.ready_after = 0.1
-        least = 4
-
-        async def watch() -> None:
-            nonlocal least
-            while True:
-                least = min(least, len(system.ready_pods()))
-                await asyncio.sleep(0.002)
-
-        watching = asyncio.create_task(watch())
-        session = system.session("sleep:0.5 print:x")
-        await system.until(lambda: system.pods("assigned"), "assigned")
-        await system.until(lambda: len(system.ready_pods()) == 4, "replaced")
-        least, revision = 4, system.pool_status()["revision"]
-        system.edit_pool(runtime={"image": "python:2", "languages": ["py"]})
-        await system.until(lambda: system.pool_status()["revision"] != revision, "seen")
-        await system.until(
-            lambda: system.pool_status()["updatedReplicas"] == 4 and len(system.ready_pods()) == 4, "updated"
-        )
-        watching.cancel()
-        assert least >= 3
-        assert not before & pod_names(system, "warm")
-        assert (await system.ended(session))["phase"] == "Succeeded"
-        await conditions(system, Progressing="True Complete")
-
-
-async def test_on_replenish_uses_old_pods_up() -> None:
-    async with operating() as system:
-        system.pool(replicas=2, updateStrategy={"type": "OnReplenish"})
-        await system.ready(2)
-        before = pod_names(system)
-        system.edit_pool(runtime={"image": "python:2", "languages": ["py"]})
-        await asyncio.sleep(0.3)
-        assert pod_names(system) == before
-        await system.ended(system.session("print:x"))
-        await system.until(lambda: len(system.ready_pods()) == 2, "replaced")
-        images = sorted(pod["spec"]["containers"][1]["image"] for pod in system.ready_pods())
-        assert images == ["python:1", "python:2"]
-
-
-async def test_a_template_that_is_refused_leaves_old_pods_in_service() -> None:
-    async with operating() as system:
-        system.pool(replicas=2)
-        await system.ready(2)
-        before = pod_names(system)
-
-        def refuse(resource: str, found: dict[str, Any]) -> None:
-            if resource == "pods" and found["spec"]["containers"][1]["image"] == "python:2":
-                raise RefusedError(403, "Forbidden", "image not allowed")
-
-        system.api.store.admit = refuse
-        system.edit_pool(runtime={"image": "python:2", "languages": ["py"]})
-        await conditions(system, TemplateAccepted="False TemplateRejected", Available="True PodsReady")
-        assert pod_names(system) == before
-        assert (await system.ended(system.session("print:x")))["phase"] == "Succeeded"
-
-
-async def test_an_edit_that_changes_no_pod_replaces_none() -> None:
-    async with operating() as system:
-        system.pool(replicas=2)
-        await system.ready(2)
-        before = pod_names(system)
-        system.edit_pool(runtime={"languages": ["py"], "image": "python:1"}, onEmpty={"waitSeconds": 9})
-        await system.until(lambda: system.pool_status()["observedGeneration"] == 2, "seen")
-        await asyncio.sleep(0.2)
-        assert pod_names(system) == before
-
-
-# --- news that never comes ----------------------------------------------------------------------------
-
-
-async def test_a_gap_in_the_watch_of_sessions() -> None:
-    async with operating() as system:
-        system.pool(replicas=3)
-        await system.ready(3)
-        made: list[dict[str, Any]] = []
-        system.api.store.forget_history(
-            names.SESSION_PLURAL, quietly=lambda: made.append(system.session("print:x"))
-        )
-        assert (await system.ended(made[0]))["phase"] == "Succeeded"
-        assert (await system.ended(system.session("print:y")))["phase"] == "Succeeded"
-
-
-async def test_a_gap_in_the_watch_of_pods() -> None:
-    """Deletions in the gap are never seen; a session that gets such a pod takes the next, and a sweep
-    tidies up."""
-    async with operating(sweep_pods_seconds=0.5) as system:
-        system.pool(replicas=3)
-        await system.ready(3)
-        gone = sorted(pod_names(system))[:2]
-
-        def delete() -> None:
-            for name in gone:
-                system.node.cut_off(name)
-                system.api.store.delete("pods", "kubecoderun", name)
-
-        system.api.store.forget_history("pods", quietly=delete)
-        assert (await system.ended(system.session("print:x")))["phase"] == "Succeeded"
-        await system.until(lambda: len(system.ready_pods()) == 3, "replaced")
-
-
-async def test_an_orphan_is_removed() -> None:
-    """Its session was deleted while nobody watched."""
-    async with operating(sweep_pods_seconds=0.3) as system:
-        system.pool(replicas=1)
-        await system.ready(1)
-        (pod,) = system.ready_pods()
-        name = pod["metadata"]["name"]
-
-        def label(found: dict[str, Any]) -> dict[str, Any]:
-            found["metadata"]["labels"].update(
-                {
-                    names.LABEL_STATE: "assigned",
-                    names.LABEL_SESSION: "gone",
-                    names.LABEL_SESSION_UID: "gone-uid",
-                }
-            )
-            return found
-
-        system.api.store.change("pods", "kubecoderun", name, label)
-        await system.until(lambda: name not in pod_names(system), "removed")
-        await system.until(lambda: len(system.ready_pods()) == 1, "replaced")
-
-
-async def test_a_quiet_pool_writes_nothing() -> None:
-    async with operating() as system:
-        system.pool()
-        await system.ready(2)
-        await asyncio.sleep(2.5)
-        mark = len(system.api.log)
-        await asyncio.sleep(1.5)
-        assert system.api.writes(since=mark) == []
+        await system.conditions(Available="True PodsReady")
 
 
 async def test_sidecars_that_nobody_can_reach_do_not_cost_a_pod_after_the_other() -> None:
@@ -417,14 +257,14 @@ async def test_sidecars_that_nobody_can_reach_do_not_cost_a_pod_after_the_other(
 
         async def cut_off_all() -> None:
             while True:
-                for name in pod_names(system, "warm"):
+                for name in system.pod_names("warm"):
                     if name in system.node.sidecars:
                         system.node.cut_off(name)
                 await asyncio.sleep(0.005)
 
         cutting = asyncio.create_task(cut_off_all())
         session = system.session("print:x")
-        await conditions(system, Progressing="False PodsFailing")
+        await system.conditions(Progressing="False PodsFailing")
         assert "sidecar" in system.condition("Progressing")["message"]
         await asyncio.sleep(1.0)
         made = [entry for entry in system.api.writes() if (entry.verb, entry.resource) == ("create", "pods")]

@@ -54,10 +54,11 @@ async def test_the_pod_belongs_to_the_session_before_anything_starts() -> None:
             entry for entry in system.api.writes() if (entry.verb, entry.resource) == ("patch", "pods")
         )
         assert patch.name == status["pod"]["name"]
-        assert isinstance(sidecar.target.result, ResultTarget)  # type: ignore[union-attr]
+        assert sidecar.target is not None
+        assert isinstance(sidecar.target.result, ResultTarget)
         assert (
             f"/kubecoderun/kubecoderun/{session['metadata']['name']}/result.json" in sidecar.target.result.url
-        )  # type: ignore[union-attr]
+        )
 
 
 async def test_the_replacement_does_not_hold_up_the_run() -> None:

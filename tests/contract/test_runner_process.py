@@ -97,7 +97,7 @@ def test_the_time_limit_holds_while_nobody_reads(runner: RunnerProcess) -> None:
     ("code", "exit_code", "signal_name"),
     [
         (
-            b"import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nfinally: print('alive', flush=True); os._exit(0)",
+            b"import os, signal\ntry: os.kill(-1, 9)\nfinally: print('alive', flush=True); os._exit(0)",
             0,
             None,
         ),

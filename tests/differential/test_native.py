@@ -126,7 +126,8 @@ def test_python_of_the_tests_is_the_one_compared(tmp_path: Path) -> None:
 
 def test_every_start_has_its_own_randomness(tmp_path: Path) -> None:
     code = (
-        b"import random, numpy as np, os\nprint(hash('a'), random.random(), np.random.rand(), os.urandom(4))"
+        b"import random, numpy as np, os\n"
+        b"print(hash('a'), random.random(), np.random.rand(), os.urandom(4).hex())"
     )
     seen = set()
     for number in range(2):

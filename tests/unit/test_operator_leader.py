@@ -58,7 +58,8 @@ class Leases:
     @property
     def spec(self) -> dict[str, Any]:
         assert self.stored is not None
-        return self.stored["spec"]
+        spec: dict[str, Any] = self.stored["spec"]
+        return spec
 
 
 class Clock:

@@ -192,10 +192,10 @@ class ApiServer:
                 queue.put_nowait(event)
         collection.watchers.add(queue)
         try:
-            while (event := await queue.get()) is not None:
+            while (news := await queue.get()) is not None:
                 if delay := self.watch_delay(resource):
                     await asyncio.sleep(delay)
-                line = _seen_by(request, event, namespace)
+                line = _seen_by(request, news, namespace)
                 if line is not None:
                     await response.write(line)
         except (ConnectionResetError, asyncio.CancelledError):

@@ -139,7 +139,10 @@ class Sidecar:
         assert self.request is not None
         code = self.request.code
         words = (code.text if isinstance(code, protocol.InlineCode) else "print:stored").split()
-        out, base64, exit_code, signal, reason = "", None, 0, None, "Succeeded"
+        out, reason = "", "Succeeded"
+        base64: str | None = None
+        exit_code: int | None = 0
+        signal: str | None = None
         for word in words:
             name, _, value = word.partition(":")
             if name == "print":

@@ -103,7 +103,7 @@ class System:
         self.api.store.change(names.POOL_PLURAL, NAMESPACE, name, edit)
 
     def session(
-        self, code: str = "print:hello", *, name: str = "", pool: str = "python", **request: Any
+        self, code: str | None = "print:hello", *, name: str = "", pool: str = "python", **request: Any
     ) -> Json:
         """Create a session, as the front end does."""
         given = {"poolRef": {"name": pool}, "language": "py", "code": code, **request}
@@ -142,6 +142,9 @@ class System:
     def ready_pods(self) -> list[Json]:
         return [pod for pod in self.pods("warm") if (pod.get("status") or {}).get("podIP")]
 
+    def pod_names(self, state: str = "") -> set[str]:
+        return {pod["metadata"]["name"] for pod in self.pods(state)}
+
     # --- waiting ----------------------------------------------------------------------------------
 
     async def until(self, true: Callable[[], object], what: str, seconds: float = 8.0) -> None:
@@ -151,6 +154,18 @@ class System:
             if time.monotonic() > give_up:
                 raise AssertionError(f"not within {seconds} s: {what}")
             await asyncio.sleep(0.005)
+
+    async def conditions(self, **expected: str) -> None:
+        """Wait for conditions of the pool, given as Type="Status Reason"."""
+
+        def hold() -> bool:
+            found = {kind: self.condition(kind) for kind in expected}
+            return all(
+                f"{found[kind].get('status')} {found[kind].get('reason')}" == want
+                for kind, want in expected.items()
+            )
+
+        await self.until(hold, f"{expected}; at first it was {self.pool_status()}")
 
     async def ended(self, session: Json, seconds: float = 8.0) -> Json:
         """The status of the session when it has ended."""
