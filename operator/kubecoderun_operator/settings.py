@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     """Longest such pause."""
     quota_pause_seconds: Seconds = 15.0
     """Least pause of a pool whose quota is used up."""
-    replacement_delay_seconds: float = Field(default=0.05, ge=0)
+    replacement_delay_seconds: float = Field(default=0.25, ge=0)
     """A pod that a session took is replaced after its answer, or after this time if that comes first."""
     pool_status_seconds: float = Field(default=2.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     """A session that waits longer gets the phase Queued."""
     running_after_seconds: Seconds = 1.0
     """A run that takes longer gets the phase Running."""
+    removal_delay_seconds: float = Field(default=0.02, ge=0)
+    """Pause between a session's answer and the removal of its pod: the processor is for the answer first."""
     stored_after_seconds: float = Field(default=1.0, ge=0)
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)
