@@ -7,8 +7,9 @@ that misses what is wanted is marked, and is no failure.
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,16 @@ def arguments() -> argparse.Namespace:
     return parsed
 
 
-def measure(system: System, options: argparse.Namespace) -> dict[str, Scenario]:
+def measure(system: System, options: argparse.Namespace) -> Iterator[dict[str, Scenario]]:
     """Run the wanted scenarios one after the other. One that fails is recorded, and the others still run."""
-    results: dict[str, Scenario] = {}
     for name in options.names:
         full, quick, scenario = MEASURES[name]
         n = options.n or (quick if options.quick else full)
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            results |= scenario(system, n, LOOP_SECONDS / 3 if options.quick else LOOP_SECONDS)
+            yield scenario(system, n, LOOP_SECONDS / 3 if options.quick else LOOP_SECONDS)
         except Exception as failure:  # the other scenarios are worth their time all the same
-            results[name] = {"failed": f"{type(failure).__name__}: {failure}"}
-    return results
+            yield {name: {"failed": f"{type(failure).__name__}: {failure}"}}
 
 
 def bad(scenario: Scenario) -> bool:
@@ -75,7 +74,9 @@ def bad(scenario: Scenario) -> bool:
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, write after every scenario, print."""
+    # Asked to stop, the scenarios still put back what they have changed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = arguments()
     try:
         system = System(Deployment.find(os.environ, ROOT / "build" / "env"))
@@ -83,9 +84,11 @@ def main() -> int:
         print(f"nothing to measure: {missing}", file=sys.stderr)
         return 2
     meta: dict[str, Any] = facts(system.kube, system.pool, ROOT) | {"quick": options.quick}
-    scenarios = measure(system, options)
+    scenarios: dict[str, Scenario] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"meta": meta, "scenarios": scenarios}, indent=1) + "\n")
+    for measured in measure(system, options):
+        scenarios |= measured
+        options.out.write_text(json.dumps({"meta": meta, "scenarios": scenarios}, indent=1) + "\n")
     print("\n".join(f"{name}: {value}" for name, value in meta.items()))
     print(table(scenarios))
     print(f"written to {options.out}")
