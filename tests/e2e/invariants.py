@@ -22,8 +22,9 @@ LOOK_BACK, LOOK_AHEAD = 10.0, 3.0
 """I3: three streams arrive in no common order, so a pod that was created is compared with the largest target
 between so many seconds before and after its arrival."""
 SURGE = 1
-"""I3: a pod that is being replaced (retired in its sidecar, deletion on its way) may still look warm when its
-replacement appears."""
+"""I3: a pod that is being replaced (retired in its sidecar, deletion on its way) can still look warm when its
+replacement appears. One pod over the target was seen in the cluster now and then; that this is the cause is
+inferred from the code, not from a trace."""
 LATER_STATES = {"warm": {"warm", "assigned", "retiring"}, "assigned": {"assigned"}, "retiring": {"retiring"}}
 
 
