@@ -17,8 +17,6 @@ CHANNEL: Final = f"{CHANNEL_FOLDER}/runner.sock"
 WORKSPACE: Final = "/mnt/data"
 RUNNER: Final = "/opt/kubecoderun/bin/runner"
 SIDECAR_UID: Final = 65532
-LABEL_NETWORK: Final = f"{names.LABEL_PREFIX}network"
-"""The pool's `network`; network policies leave pods alone that say Unmanaged."""
 SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 JsonObject = dict[str, Any]
@@ -56,7 +54,7 @@ class Template:
 def template(namespace: str, name: str, uid: str, spec: PoolSpec, defaults: PodDefaults) -> Template:
     """Render a pool. The revision covers everything that ends up in a pod, also the operator's own
     settings."""
-    labels = {**spec.pod.labels, LABEL_NETWORK: spec.network}
+    labels = {**spec.pod.labels, names.LABEL_NETWORK: spec.network}
     annotations = {SAFE_TO_EVICT: "true", **spec.pod.annotations}
     rendered = _pod_spec(spec, defaults)
     canonical = json.dumps([labels, annotations, rendered], sort_keys=True, separators=(",", ":"))

@@ -328,9 +328,7 @@ class Run:
             return None
         self._mark("completing")
         if self._held is not None:
-            # An operator that ends before that leaves it to the next one's look for orphans.
-            pause = self._tools.settings.removal_delay_seconds
-            asyncio.get_running_loop().call_later(pause, self._registry.discard, self._held.pod, "finished")
+            self._registry.discard(self._held.pod, "finished")
         self._note(outcome)
         keeper = self._keeper or self._registry.known(self.session.namespace, self.session.pool)
         ttl: float = self._tools.settings.ttl_seconds

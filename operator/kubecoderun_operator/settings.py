@@ -107,8 +107,6 @@ class Settings(BaseSettings):
     """A session that waits longer gets the phase Queued."""
     running_after_seconds: Seconds = 1.0
     """A run that takes longer gets the phase Running."""
-    removal_delay_seconds: float = Field(default=0.02, ge=0)
-    """Pause between a session's answer and the removal of its pod: the processor is for the answer first."""
     stored_after_seconds: float = Field(default=1.0, ge=0)
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)
