@@ -9,6 +9,7 @@ PREFIX = "KCR_"
 HIDDEN = (PREFIX, "KUBERNETES_")
 """Variables that start so are not for programs: ours, and where the API server is."""
 DEFAULT_PROCESSES = 512
+DEFAULT_CONNECT_SECONDS = 120.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -44,12 +45,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         workspace=environ.get("KCR_WORKSPACE", "/mnt/data"),
         network=network == "Unmanaged",
         preload=tuple(name.strip() for name in environ.get("KCR_PRELOAD", "").split(",") if name.strip()),
-        processes=int(_positive(environ, "KCR_PROCESSES"))
-        if "KCR_PROCESSES" in environ
-        else DEFAULT_PROCESSES,
-        connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS")
-        if "KCR_CONNECT_SECONDS" in environ
-        else 120.0,
+        processes=int(_positive(environ, "KCR_PROCESSES", DEFAULT_PROCESSES)),
+        connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS", DEFAULT_CONNECT_SECONDS),
     )
 
 
@@ -63,7 +60,9 @@ def program_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return seen
 
 
-def _positive(environ: Mapping[str, str], name: str) -> float:
+def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
+    if name not in environ:
+        return default
     try:
         value = float(environ[name])
     except ValueError:

@@ -74,9 +74,7 @@ class Pid1:
         self._run: Run | None = None
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
-        """Spares that are not wanted any more and have not ended yet: no part of any run."""
-        self._shadow = 0
-        """What shares the memory of the program, so that the program's own end is quick. Not waited for."""
+        """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
         self._terminating = False
         self._writing = False
         self._congested = False
@@ -230,7 +228,7 @@ class Pid1:
         self._feed_stdin(process.stdin, 0)
 
     def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
-        self._spare, self._shadow = None, self._report.shadow
+        self._spare = None
         try:
             return spare.go(args)
         except OSError as error:
@@ -301,8 +299,10 @@ class Pid1:
         run = self._run
         if run is None or (run.ending is None and not now):
             return
-        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0 or processes_but(self._shadow)):
-            return  # what else it started is waited for too: what that used counts
+        if not now and (run.process.stdout >= 0 or run.process.stderr >= 0):
+            return
+        if not now and processes_but(self._report.shadow):
+            return  # what else it started is waited for too: what that used counts. The shadow is not
         for fd in (run.process.stdin, run.process.stdout, run.process.stderr):
             if fd >= 0:
                 self._close(fd)
@@ -357,7 +357,6 @@ class Pid1:
         if run is not None and pid == run.process.pid and run.ending is None:
             run.main_ended(status)
             self._stop(run)
-            self._finish_if_done()
         elif self._spare is not None and pid == self._spare.process.pid and self._spare.report is not None:
             note("the spare interpreter ended while it waited")
             self._drop_spare()

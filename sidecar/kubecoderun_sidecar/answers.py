@@ -20,6 +20,12 @@ _OWNER_KINDS = frozenset({"session", "retired"})
 _MAX_INT = 2**63 - 1
 _MAX_SECONDS = 1e9
 _MAX_CAPTURED_BYTES = 4 << 20
+MAX_FILES = 256
+"""Most input files, and most output files, of one run."""
+MAX_SKIPPED = 20
+"""Most skipped files that are named."""
+SkipReason = Literal["count", "size", "total", "depth", "path", "unreadable", "store"]
+_SKIP_REASONS = frozenset(SkipReason.__args__)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,15 @@ class StateAnswer:
 class Refusal:
     """Body of every answer from 400 up. `error` is a short fixed word, `message` for people, never user text.
 
-    `owner` comes with "bound" (409), `epoch` with "stale_epoch" (412).
+    `owner` comes with "bound" (409), `epoch` with "stale_epoch" (412), `input` with "input_unavailable" (422):
+    the place of the input file in the request.
     """
 
     error: str
     message: str = ""
     owner: Owner | None = None
     epoch: int | None = None
+    input: int | None = None
 
     def to_json(self) -> bytes:
         wire: dict[str, Any] = {"error": self.error}
@@ -84,6 +92,8 @@ class Refusal:
             wire["owner"] = self.owner.to_wire()
         if self.epoch is not None:
             wire["epoch"] = self.epoch
+        if self.input is not None:
+            wire["input"] = self.input
         return encode_object(wire)
 
     @classmethod
@@ -95,6 +105,7 @@ class Refusal:
             fields.optional_text("message") or "",
             Owner.read(owner) if owner else None,
             fields.optional_integer("epoch", 0, _MAX_INT),
+            fields.optional_integer("input", 0, MAX_FILES - 1),
         )
 
 
@@ -150,8 +161,54 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A new or changed file of the program, in the object store under the session's key `id`.
+
+    `path` is relative to the working directory, printable, in UTF-8. `replaces`: there was an input of this
+    path, and the program has changed it.
+    """
+
+    id: str
+    path: str = field(repr=False)
+    bytes: int
+    replaces: bool = False
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"id": self.id, "path": self.path, "bytes": self.bytes, "replaces": self.replaces}
+
+    @classmethod
+    def read(cls, fields: Fields) -> OutputFile:
+        return cls(
+            fields.text("id", min_bytes=1, max_bytes=64),
+            fields.text("path", min_bytes=1, max_bytes=1024),
+            fields.integer("bytes", 0, _MAX_INT),
+            fields.boolean("replaces", default=False),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A new or changed file that is not handed back, and why. `path` is made printable."""
+
+    path: str = field(repr=False)
+    reason: SkipReason
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"path": self.path, "reason": self.reason}
+
+    @classmethod
+    def read(cls, fields: Fields) -> SkippedFile:
+        return cls(
+            fields.text("path", max_bytes=1024), cast(SkipReason, fields.choice("reason", _SKIP_REASONS))
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended. `started_at` is None when it never started (cancelled before).
+
+    `files`: all that the object store has. `skipped`: the first MAX_SKIPPED that it has not;
+    `skipped_count`: how many there are.
 
     `stored`: result.json holds this object with all kept output, and the streams here are previews.
     `store_error`: it should have been stored and could not. `detail`: the sidecar's own words on a
@@ -168,6 +225,9 @@ class RunResult:
     stderr: Captured
     stored: bool
     usage: Usage
+    files: tuple[OutputFile, ...] = field(default=(), repr=False)
+    skipped: tuple[SkippedFile, ...] = field(default=(), repr=False)
+    skipped_count: int = 0
     store_error: str | None = None
     detail: str | None = None
 
@@ -183,6 +243,9 @@ class RunResult:
             "stderr": self.stderr.to_wire(),
             "stored": self.stored,
             "usage": self.usage.to_wire(),
+            "files": [file.to_wire() for file in self.files],
+            "skipped": [file.to_wire() for file in self.skipped],
+            "skippedCount": self.skipped_count,
         }
         if self.store_error is not None:
             wire["storeError"] = self.store_error
@@ -212,6 +275,9 @@ class RunResult:
             Captured.read(fields.object("stderr")),
             fields.boolean("stored"),
             Usage.read(fields.object("usage")),
+            tuple(map(OutputFile.read, fields.objects("files", max_items=MAX_FILES))),
+            tuple(map(SkippedFile.read, fields.objects("skipped", max_items=MAX_SKIPPED))),
+            fields.optional_integer("skippedCount", 0, _MAX_INT) or 0,
             fields.optional_text("storeError", max_bytes=1024),
             fields.optional_text("detail", max_bytes=1024),
         )

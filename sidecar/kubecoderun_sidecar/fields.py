@@ -56,6 +56,19 @@ class Fields:
     def optional_object(self, name: str) -> Fields | None:
         return self.object(name) if self.has(name) else None
 
+    def objects(self, name: str, *, max_items: int) -> list[Fields]:
+        """A list (absent = empty) of objects."""
+        value = self._values.get(name, [])
+        if not isinstance(value, list) or len(value) > max_items:
+            self.fail(name, f"a list of at most {max_items} objects")
+        return [Fields(item, f"{self._what}.{name}[{place}]") for place, item in enumerate(value)]
+
+    def all_texts(self, *, max_items: int) -> dict[str, str]:
+        """This whole object as names and strings."""
+        if len(self._values) > max_items or not all(map(_passable, self._values.values())):
+            raise ProtocolError(f"{self._what} must be an object of at most {max_items} strings")
+        return dict(self._values)
+
     def text(self, name: str, *, max_bytes: int = 4096, min_bytes: int = 0) -> str:
         """A string that is valid Unicode and whose UTF-8 form has min_bytes..max_bytes bytes."""
         value = self._values.get(name)

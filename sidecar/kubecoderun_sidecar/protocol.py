@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubecoderun_sidecar.answers import (
+    MAX_FILES,
     Captured,
     Event,
     Finished,
     Heartbeat,
+    OutputFile,
     Owner,
     Reason,
     Refusal,
     RunResult,
     RunState,
     RuntimeState,
+    SkippedFile,
     Started,
     StateAnswer,
     Usage,
@@ -46,9 +49,10 @@ from kubecoderun_sidecar.signing import (
 __all__ = [
     "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
     "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
-    "Caller", "Captured", "Event", "Finished", "Heartbeat", "InlineCode", "Limits", "Owner", "PrepareRequest",
-    "ProtocolError", "Reason", "Refusal", "ResultTarget", "RunResult", "RunState", "RuntimeState",
-    "SessionRef", "SignatureError", "Signer", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
+    "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode", "InputFile",
+    "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason", "Refusal",
+    "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
+    "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
     "Verifier", "event_line", "parse_event", "signing_text",
 ]  # fmt: skip
 
@@ -66,6 +70,10 @@ MAX_BODY_BYTES = 1 << 20
 MAX_CODE_TEXT_BYTES = 16 << 10
 MAX_STORED_CODE_BYTES = 50 << 20
 MAX_STDIN_BYTES = 16 << 10
+MAX_PATH_BYTES = 1024
+"""Of a file's path below the working directory, in UTF-8 (256 characters of at most four bytes)."""
+MAX_FILE_BYTES = 1 << 40
+MAX_URL_BYTES = 8192
 MAX_EVENT_BYTES = 1 << 20
 """Largest line of the start stream; a reader may refuse longer ones (the preview keeps them near 50 KiB)."""
 HEARTBEAT_SECONDS = 1.0
@@ -93,11 +101,32 @@ class StoredCode:
 
 
 @dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that is put into the working directory before the start, from behind a presigned GET.
+
+    `path` is relative, with single slashes and no `.` or `..` segment. `read_only`: made without write
+    permission, and never handed back as an output.
+    """
+
+    path: str = field(repr=False)
+    url: str = field(repr=False)
+    bytes: int
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """`output_bytes` is what is kept of each stream; `timeout_seconds` counts from the program's start."""
+    """`output_bytes` is what is kept of each stream; `timeout_seconds` counts from the program's start.
+
+    `files`: how many new or changed files are handed back, each of at most `file_bytes`, together at most
+    `total_file_bytes`; the others are reported as skipped. No file is looked for when `files` is 0.
+    """
 
     timeout_seconds: float = 30
     output_bytes: int = 65536
+    files: int = 0
+    file_bytes: int = 0
+    total_file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +139,7 @@ class PrepareRequest:
     args: tuple[str, ...] = field(default=(), repr=False)
     stdin: str = field(default="", repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    inputs: tuple[InputFile, ...] = field(default=(), repr=False)
     limits: Limits = Limits()
 
     def to_json(self) -> bytes:
@@ -127,9 +157,16 @@ class PrepareRequest:
                 "args": list(self.args),
                 "stdin": self.stdin,
                 "env": dict(self.env),
+                "inputs": [
+                    {"path": file.path, "url": file.url, "bytes": file.bytes, "readOnly": file.read_only}
+                    for file in self.inputs
+                ],
                 "limits": {
                     "timeoutSeconds": self.limits.timeout_seconds,
                     "outputBytes": self.limits.output_bytes,
+                    "files": self.limits.files,
+                    "fileBytes": self.limits.file_bytes,
+                    "totalFileBytes": self.limits.total_file_bytes,
                 },
             }
         )
@@ -149,10 +186,27 @@ class PrepareRequest:
             args=fields.texts("args", max_items=1024),
             stdin=fields.text("stdin", max_bytes=MAX_STDIN_BYTES) if fields.has("stdin") else "",
             env=fields.text_map("env", max_items=1024),
+            inputs=tuple(map(_parse_input, fields.objects("inputs", max_items=MAX_FILES))),
             limits=Limits(
-                limits.number("timeoutSeconds", 0.001, 86400), limits.integer("outputBytes", 1024, 1 << 20)
+                limits.number("timeoutSeconds", 0.001, 86400),
+                limits.integer("outputBytes", 1024, 1 << 20),
+                limits.optional_integer("files", 0, MAX_FILES) or 0,
+                limits.optional_integer("fileBytes", 0, MAX_FILE_BYTES) or 0,
+                limits.optional_integer("totalFileBytes", 0, MAX_FILE_BYTES) or 0,
             ),
         )
+
+
+def _parse_input(fields: Fields) -> InputFile:
+    path = fields.text("path", min_bytes=1, max_bytes=MAX_PATH_BYTES)
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        fields.fail("path", "a relative path without empty, . or .. segments")
+    return InputFile(
+        path,
+        fields.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
+        fields.integer("bytes", 0, MAX_FILE_BYTES),
+        fields.boolean("readOnly", default=False),
+    )
 
 
 def _parse_code(fields: Fields) -> InlineCode | StoredCode:
@@ -178,27 +232,101 @@ class ResultTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class FormTarget:
+    """A presigned POST policy: fields of a form that uploads any object whose key begins with `key_prefix`.
+    To the fields come `key`, `x-amz-meta-path` (percent-encoded) and, last, `file`. The fields are secrets."""
+
+    url: str = field(repr=False)
+    key_prefix: str
+    fields: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlot:
+    """A presigned PUT for one file, under an id that was chosen for it. `url` is a secret."""
+
+    id: str
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTarget:
+    """Where new and changed files go: by `form`, under ids of `id_prefix` and random characters; or, for a
+    store without POST policies, into `slots`, one file each. Exactly one of the two is given."""
+
+    id_prefix: str
+    form: FormTarget | None = None
+    slots: tuple[FileSlot, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {"idPrefix": self.id_prefix}
+        if self.form is not None:
+            wire["form"] = {
+                "url": self.form.url,
+                "keyPrefix": self.form.key_prefix,
+                "fields": dict(self.form.fields),
+            }
+        else:
+            wire["slots"] = [{"id": slot.id, "url": slot.url} for slot in self.slots]
+        return wire
+
+    @classmethod
+    def read(cls, fields: Fields) -> OutputTarget:
+        prefix = fields.text("idPrefix", max_bytes=64)
+        form = fields.optional_object("form")
+        slots = fields.objects("slots", max_items=MAX_FILES)
+        if (form is None) == (not slots):
+            fields.fail("form", "given, or slots, but not both")
+        if form is not None:
+            return cls(
+                prefix,
+                FormTarget(
+                    form.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
+                    form.text("keyPrefix", max_bytes=512),
+                    form.object("fields").all_texts(max_items=32),
+                ),
+            )
+        return cls(
+            prefix,
+            slots=tuple(
+                FileSlot(
+                    slot.text("id", min_bytes=1, max_bytes=64),
+                    slot.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
+                )
+                for slot in slots
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StartRequest:
-    """`result` None: nothing is stored, and the preview is all there is."""
+    """`result` None: no result.json is stored, and the preview is all there is. `outputs` None: no files are
+    handed back."""
 
     result: ResultTarget | None = None
+    outputs: OutputTarget | None = None
 
     def to_json(self) -> bytes:
-        if self.result is None:
-            return encode_object({})
-        target = self.result
-        wire = {"url": target.url, "inlineBytes": target.inline_bytes, "afterSeconds": target.after_seconds}
-        return encode_object({"result": wire})
+        wire: dict[str, Any] = {}
+        if (target := self.result) is not None:
+            wire["result"] = {
+                "url": target.url,
+                "inlineBytes": target.inline_bytes,
+                "afterSeconds": target.after_seconds,
+            }
+        if self.outputs is not None:
+            wire["outputs"] = self.outputs.to_wire()
+        return encode_object(wire)
 
     @classmethod
     def parse(cls, body: bytes) -> StartRequest:
-        target = decode_object(body, "start").optional_object("result")
-        if target is None:
-            return cls()
-        return cls(
-            ResultTarget(
-                target.text("url", min_bytes=1, max_bytes=8192),
+        fields = decode_object(body, "start")
+        target, outputs = fields.optional_object("result"), fields.optional_object("outputs")
+        result = None
+        if target is not None:
+            result = ResultTarget(
+                target.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
                 target.integer("inlineBytes", 1024, 65536),
                 target.number("afterSeconds", 0, 86400),
             )
-        )
+        return cls(result, OutputTarget.read(outputs) if outputs is not None else None)

@@ -28,17 +28,16 @@ def _hold_up() -> bool:
     baseline = set(sys.modules)
     held: list[object] = []
     held.append(held)
-    atexit.register(_keep_from_shutdown, held)
-    failed = _load(modules)
+    foreign: list[str] = []
+    atexit.register(_keep_from_shutdown, held, foreign)
+    failed = _load(["ctypes", "socket", *modules])  # the first two for ourselves
     loaded = set(sys.modules) - baseline
-    held.extend(name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names)
+    foreign.extend(name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names)
     gc.collect()
     gc.freeze()
     _renew_main()
     shadow = _start_shadow(held)
-    import socket  # noqa: F401  # for _receive; loaded here so that the report knows of it
-
-    tops = sorted({name.partition(".")[0] for name in set(sys.modules) - baseline})
+    tops = sorted({name.partition(".")[0] for name in loaded})
     report = "\n\n".join(("\n".join(tops), "\n".join(failed), str(shadow)))
     _send(control, report.encode() + b"\0")
     args = _receive(control)
@@ -84,7 +83,7 @@ def _load(modules: list[str]) -> list[str]:
     return failed
 
 
-def _keep_from_shutdown(held: list[object]) -> None:
+def _keep_from_shutdown(held: list[object], foreign: list[str]) -> None:
     """Keep the loaded third-party modules out of interpreter shutdown, which would take them apart piece
     by piece.
 
@@ -92,7 +91,7 @@ def _keep_from_shutdown(held: list[object]) -> None:
     itself and is frozen, so nothing ever frees what it holds; the kernel does. Modules of the standard
     library, and the program's own, are taken down as usual: their __del__ methods and buffers matter.
     """
-    held.extend([sys.modules.pop(name, None) for name in held[1:] if isinstance(name, str)])
+    held.extend(sys.modules.pop(name, None) for name in foreign)
     sys.zz_last_flush = _LastFlush()  # type: ignore[attr-defined]
 
 
