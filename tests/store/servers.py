@@ -46,7 +46,9 @@ def program(name: str) -> Path:
     return path
 
 
-def _command(name: str, address: str, data: Path, keys: tuple[str, str]) -> tuple[list[str], dict[str, str], str]:
+def command_of(
+    name: str, address: str, data: Path, keys: tuple[str, str]
+) -> tuple[list[str], dict[str, str], str]:
     """Arguments, environment and health path; the same as in manifests/store."""
     if name == "versitygw":
         options = ["--port", address, "--health", "/health", "--keep-alive", "--quiet"]
@@ -59,7 +61,15 @@ def _command(name: str, address: str, data: Path, keys: tuple[str, str]) -> tupl
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
         }
-        command = ["server", "--quiet", "--address", address, "--certs-dir", str(data.parent / "certs"), str(data)]
+        command = [
+            "server",
+            "--quiet",
+            "--address",
+            address,
+            "--certs-dir",
+            str(data.parent / "certs"),
+            str(data),
+        ]
         return command, environment, "/minio/health/ready"
     raise ValueError(f"no such store: {name}")
 
@@ -73,7 +83,7 @@ def serving(name: str, folder: Path) -> Iterator[Running]:
     data = folder / "data"
     # a folder in the data folder is a bucket, for both
     (data / BUCKET).mkdir(parents=True)
-    command, environment, health = _command(name, address, data, keys)
+    command, environment, health = command_of(name, address, data, keys)
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -40,7 +40,7 @@ class Target:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Target | None":
-        """The store that KCR_STORE_* describe; None if they name none. Raises ValueError, naming a bad one."""
+        """The store that KCR_STORE_* describe; None if they name none. Raises ValueError, naming it."""
         if not environ.get("KCR_STORE_ENDPOINT"):
             return None
         missing = [name for name in REQUIRED if not environ.get(name)]

@@ -37,9 +37,7 @@ async def test_inside_the_prefix(bucket: Bucket, prefix: str, size: int) -> None
 async def test_one_policy_serves_several_files(bucket: Bucket, prefix: str) -> None:
     keys = tuple(f"{prefix}/form/several-{number}" for number in range(8))
     form = bucket.signer.form(f"{prefix}/form/several-", LIMIT, keys=keys)
-    answers = await asyncio.gather(
-        *(bucket.exchange.post(form, key, key.encode(), "a.txt") for key in keys)
-    )
+    answers = await asyncio.gather(*(bucket.exchange.post(form, key, key.encode(), "a.txt") for key in keys))
     for key, answer in zip(keys, answers, strict=True):
         expect(answer, *STORED, doing="one of several forms")
         same(await bucket.read(key), key.encode(), what="GET")
@@ -71,9 +69,11 @@ async def test_dots_do_not_lead_outside(
     bucket: Bucket, prefix: str, target: Target, request: pytest.FixtureRequest
 ) -> None:
     if target.name == "versitygw":
-        # it takes the key for a path below the bucket; it never gets out of the bucket. Strict: this mark goes
-        # when a version refuses the key
-        request.applymarker(pytest.mark.xfail(strict=True, reason="versitygw resolves .. in the keys of forms"))
+        # It takes the key for a path, though never for one outside the bucket. Strict: a version that refuses
+        # the key is to be noticed.
+        request.applymarker(
+            pytest.mark.xfail(strict=True, reason="versitygw resolves .. in the keys of forms")
+        )
     victim = f"{prefix}/dots/outside"
     await bucket.put(victim, b"untouched")
     form = bucket.signer.form(f"{prefix}/dots/form/", LIMIT)
@@ -118,7 +118,8 @@ async def test_without_a_signature(bucket: Bucket, prefix: str) -> None:
     form = bucket.signer.form(f"{prefix}/form/", LIMIT, keys=(key,))
     bare = {name: value for name, value in form.fields.items() if name != "x-amz-signature"}
     refused(
-        await bucket.exchange.post(replace(form, fields=bare), key, b"x", "x"), doing="form without a signature"
+        await bucket.exchange.post(replace(form, fields=bare), key, b"x", "x"),
+        doing="form without a signature",
     )
     refused(
         await bucket.exchange.post(replace(form, fields={}), key, b"x", "x"), doing="form without a policy"

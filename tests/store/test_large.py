@@ -8,7 +8,9 @@ from store.bucket import STORED, Bucket
 from store.exchange import expect, same
 from store.verdict import needs
 
-pytestmark = needs("large objects", why="for files up to the pool's maxFileBytes, 150 MiB if nothing else is set")
+pytestmark = needs(
+    "large objects", why="for files up to the pool's maxFileBytes, 150 MiB if nothing else is set"
+)
 SIZE = 200_000_000
 BLOCK = bytes(range(256)) * 4096
 MAX_GROWTH = 48 << 20
@@ -16,7 +18,9 @@ MAX_GROWTH = 48 << 20
 
 
 def _resident() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
     return int(line.split()[1]) * 1024
 
 

@@ -8,7 +8,7 @@ from store.verdict import needs
 
 pytestmark = needs(
     "LIST by prefix",
-    why="to find the session of a file by the beginning of the file's id, and what a removed session has left",
+    why="to find a file's session by the beginning of its id, and what removed sessions have left",
 )
 SESSIONS = ("aaaaaaaaaaaaa11111111", "aaaaaaaaaaaaa22222222", "bbbbbbbbbbbbb33333333")
 
@@ -51,7 +51,11 @@ async def test_pages(bucket: Bucket, install: str) -> None:
     same(list(paged.sizes), sorted(whole.sizes), what="keys over pages of 2, in order")
     same(paged.pages >= 5, True, what="at least five pages")
     sessions = await bucket.listing(f"{install}/ns/", delimiter="/", page=1)
-    same(sessions.prefixes, [f"{install}/ns/{session}/" for session in SESSIONS], what="prefixes over pages of 1")
+    same(
+        sessions.prefixes,
+        [f"{install}/ns/{session}/" for session in SESSIONS],
+        what="prefixes over pages of 1",
+    )
 
 
 async def test_nothing_is_an_empty_list(bucket: Bucket, install: str) -> None:

@@ -30,7 +30,9 @@ async def test_parts_become_one_object(bucket: Bucket, prefix: str) -> None:
     same(len(found), len(whole), what="bytes of the object")
     same(hashlib.sha256(found).hexdigest(), hashlib.sha256(whole).hexdigest(), what="hash of the object")
     same((await bucket.listing(key)).sizes, {key: len(whole)}, what="LIST")
-    answer = expect(await bucket.get(key, f"bytes={PART_BYTES - 5}-{PART_BYTES + 4}"), 206, doing="GET of a range")
+    answer = expect(
+        await bucket.get(key, f"bytes={PART_BYTES - 5}-{PART_BYTES + 4}"), 206, doing="GET of a range"
+    )
     same(answer.body, whole[PART_BYTES - 5 : PART_BYTES + 5], what="the bytes on both sides of a part's end")
 
 
@@ -78,5 +80,7 @@ async def test_a_url_is_for_one_part_of_one_upload(bucket: Bucket, prefix: str) 
     url = bucket.signer.url("PUT", key, {"partNumber": "1", "uploadId": upload})
     for change in ({"partNumber": "2"}, {"uploadId": f"{upload}0"}):
         attempt = url.update_query(change)
-        refused(await bucket.exchange.send("PUT", attempt, b"x"), doing=f"part with another {next(iter(change))}")
+        refused(
+            await bucket.exchange.send("PUT", attempt, b"x"), doing=f"part with another {next(iter(change))}"
+        )
     await bucket.abort(key, upload)

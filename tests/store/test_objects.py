@@ -11,12 +11,14 @@ from store.bucket import STORED, Bucket
 from store.exchange import expect, refused, same
 from store.verdict import needs
 
-OBJECTS = needs("PUT, GET, HEAD and DELETE by presigned URLs", why="for every file, long program and full result")
+OBJECTS = needs(
+    "PUT, GET, HEAD and DELETE by presigned URLs", why="for every file, long program and full result"
+)
 KEYS = needs("keys of four parts", why="to find a session's files: install id, namespace, session, file")
 METADATA = needs(
     "metadata", why="to keep a file's name with its bytes, so that the store alone can say what a file was"
 )
-NAME = "Jahr 2024/Größe & Länge (π) – 数据.csv"
+NAME = "Jahr 2024/Größe & Länge (π) 数据.csv"
 
 
 @OBJECTS

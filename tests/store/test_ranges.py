@@ -38,7 +38,9 @@ async def test_the_range_that_was_asked_for(
     bucket: Bucket, key: str, asked: str, first: int, last: int
 ) -> None:
     answer = expect(await bucket.get(key, asked), 206, doing=f"GET with Range: {asked}")
-    same(answer.headers.get("Content-Range"), f"bytes {first}-{last}/{SIZE}", what=f"Content-Range for {asked}")
+    same(
+        answer.headers.get("Content-Range"), f"bytes {first}-{last}/{SIZE}", what=f"Content-Range for {asked}"
+    )
     same(answer.body, DATA[first : last + 1], what=f"the bytes for {asked}")
 
 

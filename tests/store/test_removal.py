@@ -12,5 +12,7 @@ async def test_what_is_named_goes_and_the_rest_stays(bucket: Bucket, prefix: str
     for key in keys:
         await bucket.put(key, b"x")
     root = await bucket.delete_all([*keys[:15], f"{prefix}/purge/never-there"])
-    same([error.findtext("Key") for error in root.iter("Error")], [], what="objects that could not be removed")
+    same(
+        [error.findtext("Key") for error in root.iter("Error")], [], what="objects that could not be removed"
+    )
     same(list((await bucket.listing(f"{prefix}/purge/")).sizes), keys[15:], what="LIST afterwards")

@@ -7,7 +7,8 @@ from store.exchange import expect, refused, same
 from store.verdict import needs
 
 pytestmark = needs(
-    "signatures that expire and cannot be changed", why="to hand a pod URLs that open nothing but its own files"
+    "signatures that expire and cannot be changed",
+    why="to hand a pod URLs that open nothing but its own files",
 )
 
 
