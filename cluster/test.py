@@ -126,12 +126,14 @@ def pytest(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 def cases(name: str, *kinds: str) -> dict[str, list[str]]:
-    """The tests of one run with a result of these kinds (skipped, failure, error), by reason."""
+    """The tests of one run with a result of these kinds (skipped, xfail, failure, error), by reason."""
     file = LOGS / f"{name}.xml"
     found: dict[str, list[str]] = defaultdict(list)
     if file.is_file():
         for case in ElementTree.parse(file).getroot().iter("testcase"):
-            for mark in (mark for kind in kinds for mark in case.findall(kind)):
+            for mark in case:
+                if ("xfail" if mark.get("type") == "pytest.xfail" else mark.tag) not in kinds:
+                    continue
                 reason = mark.get("message", "no reason given").partition("\n")[0][:200]
                 found[reason].append(f"{case.get('classname')}::{case.get('name')}")
     return found
@@ -161,6 +163,8 @@ def report(run: Run, pytest_runs: Sequence[str]) -> None:
     print(f"{'all (some overlap)':<28} {time.monotonic() - run.began:7.1f} s")
     for name in pytest_runs:
         show("not run", cases(name, "skipped"))
+    for name in pytest_runs:
+        show("failed as expected", cases(name, "xfail"))
     for name in pytest_runs:
         show("FAILED", cases(name, "failure", "error"))
     for name in pytest_runs:

@@ -1,7 +1,7 @@
 """The store under test: the one of KCR_STORE_*, else one after the other of the servers started here.
 
-Everything is written under one random prefix, which is removed in the end. The last line of a run says for
-each store whether it works for KubeCodeRun.
+Everything is written under one random prefix, which is removed in the end. One line per store says whether
+it works for KubeCodeRun; for a given store it is the last one.
 """
 
 import asyncio
@@ -110,5 +110,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not os.environ.get("KCR_STORE_ENDPOINT"):
+        _tell(terminalreporter, config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # for a given store the verdict is what was asked for: nothing comes after it
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("KCR_STORE_ENDPOINT") and isinstance(reporter, pytest.TerminalReporter):
+        _tell(reporter, config)
+
+
+def _tell(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in verdicts(config.stash[_RESULTS]):
-        terminalreporter.write_line(line)
+        reporter.write_line(line)

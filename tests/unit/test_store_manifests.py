@@ -198,6 +198,29 @@ def test_nothing_keeps_the_programs_from_the_store(store: str) -> None:
                 assert not (system and selects(node["spec"]["podSelector"], labels))
 
 
+def test_the_example_of_an_external_store_changes_what_is_there() -> None:
+    folder = ROOT / "manifests" / "overlays" / "external-store"
+    base = {identity(node): node for node in resources(folder)}
+    assert ("Deployment", "kubecoderun-system", "kubecoderun-store") not in base
+    settings = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    stores = []
+    for patch in settings["patches"]:
+        content = yaml.safe_load((folder / patch["path"]).read_text(encoding="utf-8"))
+        if "target" in patch:
+            policy = base["NetworkPolicy", "kubecoderun", patch["target"]["name"]]
+            assert [operation["path"] for operation in content] == ["/spec/egress/0"]
+            # the way to the store is the first one, the one to DNS stays
+            (replaced,) = policy["spec"]["egress"][0]["to"]
+            assert selects(replaced["podSelector"], pod_of("versitygw")["metadata"]["labels"])
+            continue
+        (container,) = content["spec"]["template"]["spec"]["containers"]
+        (there,) = base[identity(content)]["spec"]["template"]["spec"]["containers"]
+        assert container["name"] == there["name"]
+        stores.append(environment(container))
+    assert len(stores) == 2
+    assert stores[0] == stores[1]
+
+
 @each_store
 def test_the_suite_runs_the_store_as_the_cluster_does(store: str) -> None:
     arguments, settings, health = command_of(store, "ADDRESS", Path("/data"), ("access", "secret"))
