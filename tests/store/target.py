@@ -98,9 +98,9 @@ class Signer:
             self._client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
         else:
             self._client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
-        host = f"{target.bucket}.{parts.netloc}" if target.virtual_hosts else parts.netloc
-        path = "/" if target.virtual_hosts else f"/{target.bucket}"
-        self._bucket = SplitResult(parts.scheme, host, path, "", "")
+        # the SDK signs objects only, and knows other hosts for Amazon's endpoints
+        of_object = urlsplit(self._client.get_presigned_url("GET", target.bucket, "x"))
+        self._bucket = of_object._replace(path=of_object.path.removesuffix("/x") or "/", query="")
         self.uploads: set[str] = set()
 
     def url(

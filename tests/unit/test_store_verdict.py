@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from store.exchange import Answer, UnfitError, expect
-from store.target import Target
+from store.target import Signer, Target
 from store.verdict import Need, Result, verdicts
 
 PUT = Need("PUT", "for everything")
@@ -66,6 +66,31 @@ def test_settings_of_a_store() -> None:
     assert (target.bucket, target.region, target.virtual_hosts) == ("kubecoderun", "us-east-1", True)
     assert "hush" not in repr(target)
     assert Target.from_environment({"KCR_STORE_ENDPOINT": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("virtual", "host", "path"),
+    [("false", "s3.example.org", "/kubecoderun"), ("true", "kubecoderun.s3.example.org", "")],
+)
+def test_addresses_of_both_styles(virtual: str, host: str, path: str) -> None:
+    target = Target.from_environment({**GIVEN, "KCR_STORE_VIRTUAL_HOSTS": virtual})
+    assert target is not None
+    signer = Signer(target)
+    of_object = signer.url("PUT", "a/b", {"partNumber": "1"})
+    of_bucket = signer.bucket_url("GET", {"list-type": "2", "prefix": "a/ü"})
+    form = signer.form("a/", 10).url
+    assert {url.host for url in (of_object, of_bucket, form)} == {host}
+    assert {url.port for url in (of_object, of_bucket, form)} == {9000}
+    assert (of_object.raw_path, of_bucket.raw_path, form.raw_path) == (
+        f"{path}/a/b",
+        path or "/",
+        path or "/",
+    )
+    assert of_bucket.query["prefix"] == "a/ü"
+    assert "X-Amz-Signature" in of_bucket.query
+    assert not form.query
+    assert not signer.unsigned("a/b").query
+    assert signer.uploads == {"a/b"}
 
 
 @pytest.mark.parametrize(
