@@ -5,7 +5,6 @@ All cases run at the same time, once; each test looks at the result of one of th
 
 import asyncio
 import itertools
-import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from client.conftest import Install
 from client.hangup_cases import CLOSING, CURES, EARLIEST, LATEST_SECONDS, RUN_SECONDS, Case, all_cases
 from client.node_program import run_node
 from client.packages import GENERATIONS, HTTP
-from contract.fakes_api.apiserver import FakeApiServer, Json, api_server, succeeded
+from client.sleeping import finish_later
+from contract.fakes_api.apiserver import Json, api_server
 from contract.fakes_api.program import Program, started
 
 CASES = all_cases()
@@ -48,7 +48,7 @@ def play(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 async def _play(folders: dict[str, str], work: Path) -> Play:
     async with api_server() as api, AsyncExitStack() as stack:
-        api.answer = lambda session: _finish_later(api, session)
+        api.answer = lambda session: finish_later(api, session)
         front_ends: dict[str, Program] = {}
         for cure, settings in CURES.items():
             folder = work / cure.replace(" ", "-")
@@ -67,14 +67,6 @@ async def _play(folders: dict[str, str], work: Path) -> Play:
             {cure: await program.metrics() for cure, program in front_ends.items()},
             {session["metadata"]["name"]: session for session in api.sessions()},
         )
-
-
-def _finish_later(api: FakeApiServer, session: Json) -> None:
-    """The program ends after as many seconds as it says it sleeps; a cancelled one is over before."""
-    name = session["metadata"]["name"]
-    found = re.search(r"sleep\(([\d.]+)\)", session["spec"]["request"]["code"])
-    assert found is not None, session
-    asyncio.get_running_loop().call_later(float(found[1]), api.finish, name, succeeded("woke\n"))
 
 
 def _orders(folders: dict[str, str], ports: dict[str, int]) -> list[Json]:

@@ -59,7 +59,7 @@ async def started(api: FakeApiServer, folder: Path, **settings: str) -> AsyncIte
     One at a time: it is ready when this API server has been asked all that is asked at a start.
     """
     (folder / "kubeconfig").write_text(json.dumps(_kubeconfig(api.url)))
-    port = _free_port()
+    port = free_port()
     values = {"KCR_HOST": "127.0.0.1", "KCR_PORT": str(port), "KCR_AUTH": "none", "KCR_DRAIN_SECONDS": "0"}
     asked = sum(api.requests.values())
     process = await asyncio.create_subprocess_exec(
@@ -102,7 +102,8 @@ async def _collect(process: asyncio.subprocess.Process, lines: list[dict[str, An
         lines += [json.loads(line)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
