@@ -13,6 +13,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,9 @@ class Background:
 
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
+NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
+RUNS = ("unit", "clients", "cluster")
+"""The pytest runs."""
 
 
 def pytest(name: str, *arguments: str) -> tuple[str, ...]:
@@ -148,7 +152,7 @@ def show(verb: str, found: dict[str, list[str]]) -> None:
             print(f"    ... and {len(names) - 8} more")
 
 
-def report(run: Run, pytest_runs: list[str]) -> None:
+def report(run: Run, pytest_runs: Sequence[str]) -> None:
     """The table, skipped and failed tests with their reasons, the totals."""
     print("\n" + "=" * 78)
     for stage in run.stages:
@@ -165,7 +169,7 @@ def report(run: Run, pytest_runs: list[str]) -> None:
 def main() -> int:
     """Returns the exit status: 0 if all stages passed."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    for name in ("unit", "cluster"):
+    for name in RUNS:
         for suffix in ("xml", "txt"):
             (LOGS / f"{name}.{suffix}").unlink(missing_ok=True)
     os.environ.setdefault("CLUSTER", "kind")
@@ -178,7 +182,7 @@ def main() -> int:
         stages(run, background)
     finally:
         background.stop()
-    report(run, ["unit", "cluster"])
+    report(run, RUNS)
     return 0 if all(stage.passed for stage in run.stages) else 1
 
 
@@ -188,12 +192,15 @@ def stages(run: Run, background: Background) -> None:
     run.stage("ruff check", PYTHON, "-m", "ruff", "check", ".", minutes=2, needs=venv)
     run.stage("ruff format", PYTHON, "-m", "ruff", "format", "--check", ".", minutes=2, needs=venv)
     run.stage("mypy", PYTHON, "-m", "mypy", minutes=10, needs=venv)
-    run.stage("tests without a cluster", *pytest("unit", "-m", "not cluster"), minutes=25, needs=venv)
+    elsewhere = [f"--ignore={folder}" for folder in NEED_CLUSTER]
+    run.stage("tests without a cluster", *pytest("unit", *elsewhere), minutes=20, needs=venv)
+    clients = pytest("clients", "-m", "not cluster", "tests/client")
+    run.stage("clients without a cluster", *clients, minutes=20, needs=venv)
     built = background.join(run, minutes=45)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:
-        command = (*WITH_ENV, *pytest("cluster", "-m", "cluster"))
+        command = (*WITH_ENV, *pytest("cluster", "-m", "cluster", *NEED_CLUSTER))
         run.stage("tests on the cluster", *command, minutes=30, needs=deployed)
 
 
