@@ -21,6 +21,7 @@ from client.packages import GENERATIONS, HTTP
 from client.sleeping import finish_later
 from contract.fakes_api.apiserver import Json, api_server
 from contract.fakes_api.program import Program, started
+from contract.fakes_api.store import object_store
 
 CASES = all_cases()
 Result = dict[str, Any]
@@ -47,14 +48,22 @@ def play(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 
 async def _play(folders: dict[str, str], work: Path) -> Play:
-    async with api_server() as api, AsyncExitStack() as stack:
+    async with api_server() as api, object_store() as store, AsyncExitStack() as stack:
         api.answer = lambda session: finish_later(api, session)
         front_ends: dict[str, Program] = {}
         for cure, settings in CURES.items():
             folder = work / cure.replace(" ", "-")
             folder.mkdir()
             front_ends[cure] = await stack.enter_async_context(
-                started(api, folder, KCR_HOST="0.0.0.0", **settings)
+                started(
+                    api,
+                    folder,
+                    KCR_HOST="0.0.0.0",
+                    KCR_STORE_ENDPOINT=store.url,
+                    KCR_STORE_ACCESS_KEY="access",
+                    KCR_STORE_SECRET_KEY="secret-of-the-store",
+                    **settings,
+                )
             )
         orders = _orders(folders, {cure: program.port for cure, program in front_ends.items()})
         answers = await asyncio.gather(
