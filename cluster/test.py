@@ -106,7 +106,7 @@ WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
 NEED_BUILDS = ("tests/store",)
-RUNS = ("unit", "store", "cluster")
+RUNS = ("unit", "clients", "store", "cluster")
 """The pytest runs."""
 
 
@@ -201,13 +201,15 @@ def stages(run: Run, background: Background) -> None:
     run.stage("mypy", PYTHON, "-m", "mypy", minutes=10, needs=venv)
     elsewhere = [f"--ignore={folder}" for folder in (*NEED_CLUSTER, *NEED_BUILDS)]
     run.stage("tests without a cluster", *pytest("unit", *elsewhere), minutes=20, needs=venv)
+    clients = pytest("clients", "-m", "not cluster", "tests/client")
+    run.stage("clients without a cluster", *clients, minutes=20, needs=venv)
     built = background.join(run, minutes=45)
     if venv.passed:
         run.stage("tests of object stores", *pytest("store", *NEED_BUILDS), minutes=10, needs=built)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:
-        command = (*WITH_ENV, *pytest("cluster", *NEED_CLUSTER))
+        command = (*WITH_ENV, *pytest("cluster", "-m", "cluster", *NEED_CLUSTER))
         run.stage("tests on the cluster", *command, minutes=30, needs=deployed)
 
 
