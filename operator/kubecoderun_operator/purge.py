@@ -22,7 +22,7 @@ _FRESH_SECONDS: Final = 5.0
 SEEN_SECONDS: Final = 60.0
 """The same, for sessions whose deletion was not ours."""
 _MOST_WAITING: Final = 10_000
-_TRIES: Final = 5
+_TRIES: Final = 3
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 60.0
 _MOST_SESSIONS: Final = 200_000
