@@ -104,13 +104,11 @@ class Binder:
 
     async def _label(self, pod: Member, order: Order) -> bool:
         """The API server's half. Whether the pod carries the session's label and is not being deleted."""
-        settings = self._tools.settings
-        deadline = order.timeout_seconds + settings.pod_deadline_margin_seconds
+        session, deadline = order.session, None
         if order.fetches:
-            deadline += int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
-        if self._tools.storage is not None and order.limits.max_files:
-            deadline += settings.collect_seconds
-        session = order.session
+            settings = self._tools.settings
+            fetching = int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
+            deadline = fetching + settings.longest_run_seconds(order.timeout_seconds)
         patch = pods.assignment(pod, session.name, session.uid, deadline, time.time())
         try:
             found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
 from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
-from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, pods, recovery
 from kubecoderun_operator.answer import Answer, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
-from kubecoderun_operator.cluster import NotLeadingError
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.intake import accept
 from kubecoderun_operator.log import about
@@ -249,7 +249,7 @@ class Run:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
         self._mark("binding")
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(self._tools.settings.running_after_seconds, self._say_running)
+        alarm = loop.call_later(self._tools.settings.running_after_seconds, self._goes_on)
         try:
             return await self._follow(held)
         finally:
@@ -311,11 +311,25 @@ class Run:
         self._record.timings["started"] = at
         self._broken = 0
 
-    def _say_running(self) -> None:
-        if not self.answered and self.session.phase != Phase.RUNNING:
-            self._tools.background.spawn(
-                self._answer.progress(self._record.running()), f"running {self.session.name}"
-            )
+    def _goes_on(self) -> None:
+        """The run takes a while: say so, and let the node end its pod should no operator be there to do it.
+        Short runs are spared both writes."""
+        if self.answered or self._held is None:
+            return
+        if self.session.phase != Phase.RUNNING:
+            running = self._answer.progress(self._record.running())
+            self._tools.background.spawn(running, f"running {self.session.name}")
+        if not self._held.pod.limited:
+            self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
+
+    async def _limit(self, pod: Member) -> None:
+        deadline = self._tools.settings.longest_run_seconds(self._limit_seconds())
+        patch = pods.backstop(pod, deadline, time.time())
+        try:
+            await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
+        except (ApiError, ApiUnreachableError) as error:
+            # The pod may be gone by now. If it is not, the run's own time limit still holds.
+            logger.info("a pod has no deadline", extra=self._about(pod=pod.name, cause=str(error)))
 
     async def _cancel(self, pod: Member) -> None:
         for pause in _PAUSES:

@@ -99,14 +99,14 @@ class Settings(BaseSettings):
     """Least pause of a pool whose quota is used up."""
     replacement_delay_seconds: float = Field(default=0.25, ge=0)
     """A pod that a session took is replaced after its answer, or after this time if that comes first."""
-    pool_status_seconds: float = Field(default=2.0, ge=0)
+    pool_status_seconds: float = Field(default=5.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
 
     # --- sessions --------------------------------------------------------------------------------
     queued_after_seconds: Seconds = 1.0
     """A session that waits longer gets the phase Queued."""
     running_after_seconds: Seconds = 1.0
-    """A run that takes longer gets the phase Running."""
+    """A run that takes longer gets the phase Running, and its pod a deadline."""
     stored_after_seconds: float = Field(default=1.0, ge=0)
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)
@@ -199,6 +199,10 @@ class Settings(BaseSettings):
     def identity(self) -> str:
         """Who this process is in the election."""
         return self.pod_uid or f"{socket.gethostname()}-{os.getpid()}"
+
+    def longest_run_seconds(self, limit_seconds: int) -> int:
+        """From the start of a program with that time limit to the moment when its pod must be done."""
+        return limit_seconds + self.collect_seconds + self.pod_deadline_margin_seconds
 
     def pod_defaults(self, public_key: str) -> PodDefaults:
         """What all pods have in common. public_key: of the key that signs the operator's requests."""

@@ -317,32 +317,34 @@ async def test_a_struggling_api_server_does_not_lose_inputs() -> None:
         assert (await on.ended(on.session("print:x", inputs=[given(files)])))["phase"] == "Succeeded"
 
 
-async def test_the_deadline_of_a_pod_covers_fetching_and_collecting() -> None:
-    async with operating(sidecar_fetch_seconds=100, collect_seconds=70, pod_deadline_margin_seconds=20) as on:
-        on.pool(limits={"maxFiles": 0}, sessionDefaults={"timeoutSeconds": 30})
-        on.pool("filed", sessionDefaults={"timeoutSeconds": 30})
+async def test_only_what_takes_long_gets_a_deadline_and_it_covers_fetching_and_collecting() -> None:
+    async with operating(
+        sidecar_fetch_seconds=100,
+        collect_seconds=70,
+        pod_deadline_margin_seconds=20,
+        running_after_seconds=0.2,
+    ) as on:
+        on.pool(replicas=3, sessionDefaults={"timeoutSeconds": 30})
+        await on.ready(3)
         files = on.files()
-        deadlines = {}
-        for what, pool, inputs in (
-            ("nothing", "python", []),
-            ("collects", "filed", []),
-            ("both", "filed", [given(files)]),
-        ):
-            session = on.session("print:x", pool=pool, inputs=inputs)
-            status = await on.ended(session)
-            patch = next(
-                entry.body
+
+        async def deadlines(code: str, inputs: list[dict[str, Any]]) -> list[int]:
+            status = await on.ended(on.session(code, inputs=inputs))
+            return [
+                operation["value"]
                 for entry in on.api.writes()
                 if (entry.verb, entry.resource, entry.name) == ("patch", "pods", status["pod"]["name"])
-            )
-            (deadlines[what],) = [
-                operation["value"]
-                for operation in patch
+                for operation in entry.body
                 if operation["path"] == "/spec/activeDeadlineSeconds"
             ]
-        assert 50 <= deadlines["nothing"] < 60
-        assert 120 <= deadlines["collects"] < 130
-        assert 420 <= deadlines["both"] < 435
+
+        assert await deadlines("print:x", []) == []
+        (long,) = await deadlines("sleep:0.6", [])
+        assert 120 <= long < 130
+        (fetches,) = await deadlines("print:x", [given(files)])
+        assert 420 <= fetches < 435
+        (both,) = await deadlines("sleep:0.6", [given(files)])
+        assert 420 <= both < 435
 
 
 # --- outputs ------------------------------------------------------------------------------------------
