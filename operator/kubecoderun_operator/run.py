@@ -282,10 +282,11 @@ class Run:
 
     def _start_request(self) -> StartRequest:
         settings, keeper = self._tools.settings, self._pool()
+        limits = keeper.spec.limits if keeper is not None else PoolLimits()
         return grants.collection(
             self._tools.storage,
             self.session,
-            keeper.spec.limits if keeper is not None else PoolLimits(),
+            self._order.limits if self._order is not None else limits,
             self._limit_seconds() + settings.collect_seconds,
             settings.stored_after_seconds,
         )

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kubecoderun_crds import names
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     """Whether the bucket's name is part of the host name; otherwise of the path."""
     store_uploads: Literal["post", "put"] = "post"
     """How pods upload files: post, by one form for all; put, by a URL for each, for stores without forms."""
-    store_ca_file: Path | None = None
+    store_ca_file: FilePath | None = None
     """CA certificates for an https store; the system's without it."""
     store_seconds: Seconds = 10.0
     """Time limit of one request of the operator to the store."""

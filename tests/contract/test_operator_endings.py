@@ -29,7 +29,7 @@ async def test_refusals() -> None:
         refused = {
             "PoolNotFound": system.session(pool="none"),
             "LanguageNotInPool": system.session(language="rs"),
-            "InvalidRequest": system.session(timeoutSeconds=61),
+            "InvalidRequest": system.session(args=[7]),
         }
         for reason, session in refused.items():
             status = await system.ended(session)

@@ -77,6 +77,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         {"lease_seconds": 6.0},
         {"install_id": "a/b"},
         {"store_uploads": "form"},
+        {"store_ca_file": "/nowhere/ca.pem"},
         {"orphan_share": 0},
         {"orphan_seconds": 59},
         {"log_level": "LOUD"},
