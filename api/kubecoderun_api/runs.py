@@ -8,7 +8,7 @@ from kubecoderun_api.answers import Answer
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
-from kubecoderun_api.storage import StoreError
+from kubecoderun_api.transfer import StoreError
 
 Json = dict[str, Any]
 

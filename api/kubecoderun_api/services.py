@@ -12,7 +12,8 @@ from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.pools import PoolBook
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.settings import Authentication, Settings
-from kubecoderun_api.storage import Store, StoreAccess
+from kubecoderun_api.signing import StoreAccess
+from kubecoderun_api.storage import Store
 from kubecoderun_api.watching import PoolSource, Watch
 from kubecoderun_crds import names
 

@@ -17,7 +17,7 @@ from kubecoderun_api.__main__ import make_server
 from kubecoderun_api.auth import KeyRing
 from kubecoderun_api.log import configure
 from kubecoderun_api.settings import Settings
-from kubecoderun_api.storage import Bucket, StoreAccess
+from kubecoderun_api.signing import Bucket, StoreAccess
 from kubecoderun_crds import names
 
 TESTED_ELSEWHERE = {
