@@ -34,6 +34,11 @@ _EXTENDED: Final = re.compile(r"(UTF-8|ISO-8859-1)'[^']*'(.*)", re.IGNORECASE)
 class FormError(Exception):
     """What was sent is no form that can be accepted; the text says why and is meant for the client."""
 
+    def __init__(self, text: str, code: str = "invalid_request") -> None:
+        super().__init__(text)
+        self.code = code
+        """The same for programs."""
+
 
 @dataclass(frozen=True)
 class FileBegins:
@@ -65,7 +70,8 @@ class Form:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data":
-            _refuse("Invalid content type. Must be multipart/form-data.")
+            text = "Invalid content type. Must be multipart/form-data."
+            _refuse(text, text)
         if not boundary:
             _refuse("The content type has no boundary.")
         callbacks: MultipartCallbacks = {
@@ -120,7 +126,8 @@ class Form:
         if not self._ended:
             _refuse("The form ends in the middle.")
         if not self._files:
-            _refuse("There is no part with a file: it must be called file or files and have a file name.")
+            text = "There is no part with a file: it must be called file or files and have a file name."
+            _refuse(text, "No files provided")
 
     # --- what the parser tells ----------------------------------------------------------------------
 
@@ -233,5 +240,5 @@ def _utf8(raw: bytes | bytearray, what: str) -> str:
         _refuse(f"{what} is not UTF-8.")
 
 
-def _refuse(text: str) -> Never:
-    raise FormError(text)
+def _refuse(text: str, code: str = "invalid_request") -> Never:
+    raise FormError(text, code)

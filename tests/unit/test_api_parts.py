@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,9 +74,16 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
         "a" * 21,
         namespace="n",
         front_end="uid",
-        lifetime=timedelta(minutes=59),
-        request={"poolRef": {"name": "p"}, "language": "py", "code": "x", "args": ["a"], "timeoutSeconds": 3},
-        now=datetime(2026, 1, 1, 10, 30, tzinfo=UTC),
+        expires=datetime(2026, 1, 1, 11, 29, tzinfo=UTC),
+        spec={
+            "request": {
+                "poolRef": {"name": "p"},
+                "language": "py",
+                "code": "x",
+                "args": ["a"],
+                "timeoutSeconds": 3,
+            }
+        },
     )
     assert made["metadata"]["labels"] == {names.LABEL_FRONT_END: "uid", names.LABEL_EXPIRES: "2026010111"}
     assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]

@@ -88,6 +88,10 @@ class Connection:
         raw = b"".join(data for _, data in chunks)
         return Reply(int(head[0].split()[1]), headers, raw, chunks, time.monotonic() - started)
 
+    def abort(self) -> None:
+        """Leave at once, whatever is still to be sent."""
+        self.writer.transport.abort()
+
     async def closed(self, seconds: float = 1.0) -> bool:
         """Whether the server closes the connection within that time."""
         try:
