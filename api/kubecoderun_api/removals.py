@@ -11,6 +11,8 @@ from kubecoderun_api.storage import Store
 from kubecoderun_api.watching import backoff
 
 _ATTEMPTS: Final = 8
+_LONGEST_WAIT: Final = 4
+"""Failures after which the wait between two attempts does not grow any more: conflicts are short."""
 _CONFLICTS: Final = frozenset({409, 422})
 """Somebody else has changed the session in between."""
 
@@ -50,7 +52,7 @@ class Removals:
                         reason=error.reason,
                     )
                     raise NoResult("Refused") from None
-                await asyncio.sleep(backoff(failures))
+                await asyncio.sleep(backoff(min(failures, _LONGEST_WAIT)))
             else:
                 await self._store.remove_file(session, file)
                 return True
