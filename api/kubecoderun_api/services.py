@@ -97,6 +97,11 @@ class Services:
             log.event("no_api_keys", level=log.ERROR, file=self.settings.api_keys_file)
         log.event("started", replica=self.settings.replica_uid, namespace=self.settings.namespace)
 
+    def stop(self) -> None:
+        """Answer all calls that are still open with an error."""
+        self.sessions.stop()
+        self.uploads.stop()
+
     async def close(self) -> None:
         """End what is still open; cancellations under way get a few seconds."""
         self.sessions.stop(leave_running=True)  # what is open now is wanted although nobody waits for it

@@ -15,7 +15,7 @@ from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import Event, FileBegins, FileContent, Form, FormError
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.object_writer import ObjectWriter
-from kubecoderun_api.sessions import Sessions
+from kubecoderun_api.sessions import NoResult, Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
 from kubecoderun_crds import names
@@ -79,6 +79,17 @@ class Uploads:
         self._seconds = seconds
         self._turns = asyncio.Semaphore(at_once)
         self._lifetime = lifetime
+        self._limits: set[asyncio.Timeout] = set()
+        """Of the uploads that are open."""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Give up on all that are open, and take nothing new."""
+        self._stopping = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
 
     async def take(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> Held:
         """Take in one form; `session` is the name for its session.
@@ -86,19 +97,26 @@ class Uploads:
         Raises wire.BadRequest for a form that cannot be accepted or takes too long, StoreError, NoResult, and
         whatever `chunks` raises.
         """
+        if self._stopping:
+            raise NoResult("ShuttingDown")
         arrivals: list[_Arrival] = []
         held = None
+        limit = asyncio.timeout(self._seconds)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(self._seconds), self._turns:
+            async with limit, self._turns:
                 held = await self._take(session, content_type, chunks, arrivals)
             return held
         except TimeoutError:
+            if self._stopping:
+                raise NoResult("ShuttingDown") from None
             raise wire.BadRequest(
                 504, {"error": "Upload timeout", "message": "The upload took too long."}
             ) from None
         except FormError as error:
             raise wire.BadRequest(400, {"error": error.code, "message": str(error)}) from None
         finally:
+            self._limits.discard(limit)
             if held is None and arrivals:
                 self._chores.start(self._discard(session, arrivals))
 

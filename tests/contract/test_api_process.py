@@ -91,6 +91,8 @@ async def test_an_upload_that_is_open_at_the_limit_leaves_nothing(tmp_path: Path
             await connection.send("POST", "/upload", body[:-500], headers)
             await front_end.api.until(lambda: bool(store.objects) and bool(store.uploads))
             front_end.process.terminate()
+            reply = await connection.reply()
+            assert (reply.status, reply.json["error"]) == (503, "shutting_down")
             assert await front_end.ended() in (0, -signal.SIGTERM)
             assert store.empty
             assert front_end.api.sessions() == []

@@ -345,7 +345,7 @@ async def test_a_post_without_an_answer_is_known_by_the_watch() -> None:
 
 async def test_while_the_front_end_stops_nothing_is_taken() -> None:
     async with running() as system:
-        system.services.sessions.stop()
+        system.services.stop()
         assert refusal(await send(system, file("a")), 503) == "shutting_down"
         await nothing_is_left(system)
 

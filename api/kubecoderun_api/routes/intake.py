@@ -13,8 +13,8 @@ from kubecoderun_api.auth import Verdict, body_credentials, header_credentials
 from kubecoderun_api.services import Services
 
 Json = dict[str, Any]
-_DISCARD_SECONDS: Final = 5.0
-"""How long the rest of a body that is too big is read, so that the client comes to reading the 413."""
+DISCARD_SECONDS: Final = 5.0
+"""How long the rest of a body that is refused is read, so that the client comes to reading the answer."""
 _PARSE_ANYWAY_BYTES: Final = 1024 * 1024
 """Bodies up to this size are parsed before their sender is known."""
 
@@ -92,12 +92,12 @@ class Incoming:
         self._waits_for_us = False
         return await anext(self._chunks)
 
-    async def discard(self, most: int) -> None:
+    async def discard(self, most: int, seconds: float = DISCARD_SECONDS) -> None:
         """Read on without keeping anything: closing earlier would reset the connection under the client."""
         if self._waits_for_us:
             return
         with suppress(TimeoutError, ClientDisconnect):
-            async with asyncio.timeout(_DISCARD_SECONDS):
+            async with asyncio.timeout(seconds):
                 async for chunk in self:
                     most -= len(chunk)
                     if most < 0:

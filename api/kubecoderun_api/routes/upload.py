@@ -8,12 +8,14 @@ from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import wire
 from kubecoderun_api.middleware import CONTEXT, RequestContext
-from kubecoderun_api.routes.intake import Incoming, authorise
+from kubecoderun_api.routes.intake import DISCARD_SECONDS, Incoming, authorise
 from kubecoderun_api.services import Services
 from kubecoderun_crds import names
 
 router = APIRouter()
 PATHS: Final = ("/upload",)
+_LAST_DISCARD_SECONDS: Final = 1.0
+"""The same when the process is about to end."""
 
 
 @router.post("/upload")
@@ -35,7 +37,8 @@ async def upload(request: Request) -> Response:
     except Exception as error:
         if isinstance(error, wire.BadRequest) and error.status < 500:
             outcome = "refused"
-        await incoming.discard(services.settings.max_upload_bytes)
+        seconds = _LAST_DISCARD_SECONDS if services.sessions.stopping else DISCARD_SECONDS
+        await incoming.discard(services.settings.max_upload_bytes, seconds)
         raise
     finally:
         services.metrics.uploads.labels(outcome).inc()
