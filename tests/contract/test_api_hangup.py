@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
-from contract.fakes_api.apiserver import ended, succeeded
+from contract.fakes_api.apiserver import ended, held, succeeded
 from contract.fakes_api.client import Connection
+from contract.fakes_api.forms import TYPE, file, form
 from contract.fakes_api.system import KEY, System, running
+from kubecoderun_crds import names
 
+S = "s" * 13 + "session1"
+F = "s" * 13 + "file0001"
 FAST = {"heartbeat_after_seconds": 0.3, "heartbeat_every_seconds": 0.2}
 HEADERS = {"X-API-Key": KEY}
 BODY = b'{"lang":"py","code":"print(1)"}'
@@ -115,6 +119,7 @@ async def test_only_a_successful_exec_keeps_the_connection(close: bool) -> None:
             ("POST", "/exec", b"{}"),
             ("GET", "/exec", b""),
             ("POST", "/upload", b"x"),
+            ("GET", "/upload", b""),
             ("GET", "/files/abc?detail=summary", b""),
             ("GET", "/health", b""),
             ("HEAD", "/health", b""),
@@ -127,6 +132,67 @@ async def test_only_a_successful_exec_keeps_the_connection(close: bool) -> None:
         for method, path, body in other:
             async with system.connection() as connection:
                 assert await _ask(connection, method, path, body) is not close, path
+
+
+FILE_ROUTES = [
+    ("POST", "/upload", form(file("a.csv")), 200),
+    ("POST", "/upload", form(file("../a.csv")), 400),
+    ("POST", "/upload", b"nonsense", 400),
+    ("POST", "/upload", form(file("a.csv", b"x" * 2000)), 413),
+    ("GET", f"/files/{S}?detail=summary", b"", 200),
+    ("GET", f"/files/{S}?detail=x", b"", 400),
+    ("GET", f"/files/{'x' * 21}", b"", 200),
+    ("GET", f"/sessions/{S}/objects/{F}", b"", 200),
+    ("HEAD", f"/sessions/{S}/objects/{F}", b"", 200),
+    ("GET", f"/sessions/{S}/objects/{'x' * 21}", b"", 404),
+    ("HEAD", f"/sessions/{S}/objects/{'x' * 21}", b"", 404),
+    ("GET", f"/download/{S}/{F}", b"", 200),
+    ("HEAD", f"/download/{S}/{F}", b"", 200),
+    ("GET", f"/download/{S}/{F}", b"", 206),
+    ("GET", f"/download/{S}/{F}", b"", 416),
+    ("GET", f"/download/{S}/{'x' * 21}", b"", 404),
+    ("HEAD", f"/download/{S}/{'x' * 21}", b"", 404),
+    ("GET", "/download/short/short", b"", 400),
+    ("POST", f"/download/{S}/{F}", b"", 405),
+    ("DELETE", f"/files/{S}/short", b"", 400),
+    ("DELETE", f"/files/{S}/{F}", b"", 200),
+    ("DELETE", f"/files/{S}/{F}", b"", 404),
+]
+RANGES = {206: {"Range": "bytes=0-9"}, 416: {"Range": "bytes=9999999-"}}
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_no_route_for_files_keeps_the_connection(close: bool) -> None:
+    async with running(close_connections=close, max_upload_bytes=1000) as system:
+        system.api.put(
+            names.SESSION_PLURAL,
+            held(S, {"id": F, "path": "a.csv", "bytes": 400_000}, expiresAt="2099-01-01T00:00:00Z"),
+        )
+        system.store.objects[f"/kubecoderun/kubecoderun/kubecoderun/{S}/{F}"] = b"x" * 400_000
+        for method, path, body, status in FILE_ROUTES:
+            async with system.connection() as connection:
+                headers = HEADERS | {"Content-Type": TYPE} | RANGES.get(status, {})
+                await connection.send(method, path, body, headers)
+                reply = await connection.reply(method)
+                assert reply.status == status, (method, path)
+                assert (reply.headers.get("connection", "") == "close") is close, (method, path, status)
+                assert await connection.closed(0.2) is close, (method, path, status)
+            for headers in ({}, {"X-API-Key": "wrong"}):
+                async with system.connection() as connection:
+                    await connection.send(method, path, body, headers)
+                    reply = await connection.reply(method)
+                    assert reply.status in (401, 405)
+                    assert await connection.closed(0.2) is close, (method, path, reply.status)
+
+
+async def test_a_run_that_lacks_a_file_keeps_the_connection() -> None:
+    """It is a 2xx of /exec."""
+    async with running() as system, system.connection() as connection:
+        body = b'{"lang":"py","code":"x","files":[{"id":"x","name":"a"}]}'
+        await connection.send("POST", "/exec", body, HEADERS)
+        reply = await connection.reply()
+        assert (reply.status, reply.headers.get("connection")) == (200, None)
+        assert not await connection.closed(0.2)
 
 
 async def test_error_statuses_of_exec_close_the_connection() -> None:

@@ -5,23 +5,17 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from contract.fakes_api.apiserver import api_server, succeeded
+from contract.fakes_api.apiserver import succeeded
 from contract.fakes_api.client import Connection
-from contract.fakes_api.program import Program, started
+from contract.fakes_api.forms import TYPE, file, form
+from contract.fakes_api.program import program
+from contract.fakes_api.store import object_store
 from kubecoderun_api.__main__ import main
-
-
-@asynccontextmanager
-async def program(folder: Path, **settings: str) -> AsyncIterator[Program]:
-    """A started program that is ready, before an API server of its own."""
-    async with api_server() as api, started(api, folder, **settings) as made:
-        yield made
 
 
 async def test_it_serves_and_ends_on_a_signal(tmp_path: Path) -> None:
@@ -78,6 +72,30 @@ async def test_calls_still_open_at_the_limit_get_an_error_and_are_cancelled(tmp_
         assert (reply.status, reply.json["error"]) == (503, "shutting_down")
         assert await front_end.ended() in (0, -signal.SIGTERM)
         assert front_end.api.sessions()[0]["spec"]["cancel"] is True
+
+
+async def test_an_upload_that_is_open_at_the_limit_leaves_nothing(tmp_path: Path) -> None:
+    async with object_store() as store:
+        settings = {
+            "KCR_STORE_ENDPOINT": store.url,
+            "KCR_STORE_ACCESS_KEY": "access",
+            "KCR_STORE_SECRET_KEY": "secret",
+            "KCR_SHUTDOWN_SECONDS": "0.5",
+        }
+        async with (
+            program(tmp_path, **settings) as front_end,
+            Connection("127.0.0.1", front_end.port) as connection,
+        ):
+            body = form(file("a.csv"), file("b.csv", b"x" * 10 * 1024 * 1024))
+            headers = {"Content-Type": TYPE, "Content-Length": str(len(body))}
+            await connection.send("POST", "/upload", body[:-500], headers)
+            await front_end.api.until(lambda: bool(store.objects) and bool(store.uploads))
+            front_end.process.terminate()
+            reply = await connection.reply()
+            assert (reply.status, reply.json["error"]) == (503, "shutting_down")
+            assert await front_end.ended() in (0, -signal.SIGTERM)
+            assert store.empty
+            assert front_end.api.sessions() == []
 
 
 async def test_while_draining_it_is_not_ready_but_serves(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.fakes_api.apiserver import FakeApiServer
+from contract.fakes_api.apiserver import FakeApiServer, api_server
 from contract.fakes_api.client import Connection, Reply
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -50,6 +50,22 @@ class Program:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one kind."""
         return [line for line in self.lines if line["event"] == event]
+
+    def memory(self) -> tuple[int, int]:
+        """Resident bytes now, and the most there have been since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        sizes = dict(line.split(":", 1) for line in status.splitlines())
+        return tuple(int(sizes[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+@asynccontextmanager
+async def program(folder: Path, **settings: str) -> AsyncIterator[Program]:
+    """A started program that is ready, before an API server of its own."""
+    async with api_server() as api, started(api, folder, **settings) as made:
+        yield made
 
 
 @asynccontextmanager
