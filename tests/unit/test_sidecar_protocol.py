@@ -62,7 +62,7 @@ RESULT = RunResult(
 @given(code=TEXT, args=st.lists(TEXT, max_size=5), stdin=TEXT, value=TEXT)
 def test_a_prepare_survives_the_wire(code: str, args: list[str], stdin: str, value: str) -> None:
     for source in (InlineCode(code), STORED):
-        request = PrepareRequest(SESSION, "py", source, tuple(args), stdin, {"A": value}, Limits(1.5, 2048))
+        request = PrepareRequest(SESSION, "py", source, tuple(args), stdin, {"A": value}, limits=Limits(1.5, 2048))
         assert PrepareRequest.parse(request.to_json()) == request
 
 
@@ -101,6 +101,9 @@ def test_the_result_has_the_agreed_names() -> None:
         "stderr": {"base64": "/w==", "bytes": 1, "truncated": True},
         "stored": False,
         "usage": {"cpuSeconds": None, "maxRssBytes": None, "wallSeconds": 1.5},
+        "files": [],
+        "skipped": [],
+        "skippedCount": 0,
     }
 
 
