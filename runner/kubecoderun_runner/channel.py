@@ -59,7 +59,7 @@ class Channel:
     def send(self, *parts: bytes | memoryview) -> None:
         """Send now what the socket takes, and queue the rest. A part that can change must not, until nothing
         is queued any more."""
-        for part in parts:
+        for part in filter(len, parts):
             self._queue.append(memoryview(part))
             self.queued += len(part)
         self.flush()

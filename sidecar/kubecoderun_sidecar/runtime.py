@@ -167,7 +167,7 @@ class RuntimeLink:
         pull = self._pull = Pull(file, self._decoder)
         self._send(encode_frame(b"T", encode_object({"index": file.index})))
         try:
-            while not pull.over:
+            while pull.piece is not None or not pull.over:
                 yield await self._piece(pull)
                 pull.piece = None
                 self._go_on()
