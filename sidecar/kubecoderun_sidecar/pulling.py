@@ -52,9 +52,13 @@ class Pull:
         """The next piece; None when the wait ended without one. UnreadableError, or TimeoutError after so
         many seconds of silence."""
         await self.change(seconds)
+        self.check()
+        return self.piece
+
+    def check(self) -> None:
+        """Raise UnreadableError if the runner has said so."""
         if self._unreadable:
             raise UnreadableError
-        return self.piece
 
     async def change(self, seconds: float) -> None:
         """Wait until something comes; TimeoutError when nothing does."""

@@ -124,9 +124,9 @@ class RuntimeLink:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             while batch is not None:
+                self._send(*batch.parts)
                 if batch.last:
                     self._enter(Phase.DELIVERED)
-                self._send(*batch.parts)
                 await self._drain()
                 batch = await anext(batches, None)
             await self._confirmed(self._waiter)
@@ -171,6 +171,7 @@ class RuntimeLink:
                 yield await self._piece(pull)
                 pull.piece = None
                 self._go_on()
+            pull.check()
         finally:
             pull.abandon()
             self._go_on()
@@ -195,8 +196,8 @@ class RuntimeLink:
             observer.on_lost(detail)
 
     def finish(self) -> None:
-        """Nothing more is wanted from the runner."""
-        if self.phase in (Phase.LISTED, Phase.PULLING):
+        """Nothing more is wanted from the runner. A file that was given up may still be coming."""
+        if self.phase is Phase.LISTED:
             self._enter(Phase.ENDED)
 
     # -- what the connection reports
