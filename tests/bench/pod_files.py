@@ -110,14 +110,10 @@ async def _runner(workspace: Path, channel: str) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _pod(base: Path) -> AsyncGenerator[tuple[Program, Client]]:
-    workspace = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else base))
-    try:
-        async with program(base) as sidecar, _runner(workspace, sidecar.channel):
+    # Memory, as a pool's scratch space is by default.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as workspace:
+        async with program(base) as sidecar, _runner(Path(workspace), sidecar.channel):
             yield sidecar, await sidecar.ready()
-    finally:
-        for name in workspace.iterdir():
-            name.unlink()
-        workspace.rmdir()
 
 
 async def _prepare(client: Client, order: PrepareRequest) -> float:

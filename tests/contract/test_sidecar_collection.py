@@ -306,8 +306,8 @@ async def test_everything_together_has_a_bound(tmp_path: Path, monkeypatch: pyte
 def ends_with(
     *words: bytes, then: bytes = b"", files: dict[str, bytes] | None = None, hang: bool = True
 ) -> Script:
-    """A program that ends, then `words`; asked for one of `files` it answers honestly, but the last one and all
-    others get `then`."""
+    """A program that ends, then `words`; asked for one of `files` it answers honestly, but for the last one
+    and all others with `then`."""
 
     async def script(runner: FakeRunner) -> None:
         await runner.warm_up()
