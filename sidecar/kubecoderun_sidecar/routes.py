@@ -32,9 +32,10 @@ log = logging.getLogger(__name__)
 _NDJSON = b"application/x-ndjson"
 
 READY_SECONDS = 2.0
-"""How long a readiness probe waits for a runtime that is still getting warm. The kubelet asks once a second: an
-answer as soon as it is warm makes the pod Ready up to a second earlier, and spares the Events about failed probes.
-Less than the probe's time limit."""
+"""How long a readiness probe waits for a runtime that is still getting warm: less than the probe's limit.
+
+The kubelet asks once a second. An answer as soon as the runtime is warm makes the pod Ready up to a second
+earlier, and spares the Events about failed probes."""
 
 Operation = Callable[[Caller, Request, Connection], Awaitable[None]]
 

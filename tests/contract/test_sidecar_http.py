@@ -58,6 +58,9 @@ async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
             "timeoutSeconds": 7,
             "stdinBytes": 2,
             "codeBytes": 8,
+            "inputs": 0,
+            "inputBytes": 0,
+            "files": {"count": 0, "bytes": 1 << 30, "totalBytes": 1 << 30},
         }
         assert pod.runner.goes == 0, "prepare starts nothing"
         events = [event async for event in client.stream(start())]
