@@ -1,6 +1,7 @@
 """Silence and connections: spaces before slow answers, Connection: close, clients that leave."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -231,7 +232,7 @@ async def _leave(system: System, after: float) -> str:
 
 
 @pytest.mark.parametrize("after", [0.05, 0.6])
-async def test_a_client_that_leaves_cancels_its_run(after: float, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_client_that_leaves_cancels_its_run(after: float) -> None:
     async with running(**FAST) as system:
         await _leave(system, after)
         await system.api.until(lambda: system.api.sessions()[0]["spec"].get("cancel") is True)
@@ -279,3 +280,67 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_starts_nothing() -
             await connection.send("POST", "/exec", BODY[:5], HEADERS | {"Content-Length": str(len(BODY))})
         await system.api.until(lambda: system.metric("requests_total", route="/exec", status="499") == 1)
         assert system.api.sessions() == []
+
+
+def _told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """The facts of all log lines of one kind."""
+    return [record.__dict__["facts"] for record in caplog.records if record.message == event]
+
+
+@pytest.mark.parametrize("action", ["cancel", "finish"])
+@pytest.mark.parametrize(("after", "late"), [(0.05, False), (0.7, True)])
+async def test_the_log_says_who_left_and_when(
+    action: str, after: float, late: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line at once, and the line of the request with a status of its own, both with the session."""
+    caplog.set_level("INFO", "kubecoderun_api")
+    async with running(on_disconnect=action, **FAST) as system:
+        name = await _leave(system, after)
+        await system.api.until(lambda: bool(_told(caplog, "request")))
+        (left,), (request,) = _told(caplog, "client_left"), _told(caplog, "request")
+        assert (left["session"], left["action"]) == (name, action)
+        assert after <= left["seconds"] < after + 3
+        assert (request["status"], request["path"], request["session"]) == (499, "/exec", name)
+        assert request.get("late", False) is late
+        assert "reason" not in request, "nobody knows yet how the run ends"
+        assert system.metric("disconnects_total", action=action) == 1
+        assert system.metric("heartbeat_answers_total") == int(late)
+
+
+async def test_a_client_that_stays_is_not_said_to_have_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kubecoderun_api")
+    async with running(**FAST) as system:
+        task = system.start_exec()
+        session = await system.api.created()
+        await asyncio.sleep(0.6)
+        system.api.finish(session["metadata"]["name"], succeeded())
+        await task
+        await system.api.until(lambda: bool(_told(caplog, "request")))
+        assert [line["status"] for line in _told(caplog, "request")] == [200]
+        assert _told(caplog, "client_left") == []
+        assert system.metric("disconnects_total", action="cancel") == 0
+
+
+async def test_the_seconds_run_from_the_headers_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kubecoderun_api")
+    async with running() as system:
+        async with system.connection() as connection:
+            await connection.send("POST", "/exec", BODY[:5], HEADERS | {"Content-Length": str(len(BODY))})
+            await asyncio.sleep(0.5)
+            connection.writer.write(BODY[5:])
+            await system.api.created()
+        await system.api.until(lambda: bool(_told(caplog, "client_left")))
+        assert _told(caplog, "client_left")[0]["seconds"] >= 0.5
+
+
+async def test_leaving_in_the_middle_of_the_body_is_logged_without_a_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "kubecoderun_api")
+    async with running() as system:
+        async with system.connection() as connection:
+            await connection.send("POST", "/exec", BODY[:5], HEADERS | {"Content-Length": str(len(BODY))})
+        await system.api.until(lambda: bool(_told(caplog, "request")))
+        (request,) = _told(caplog, "request")
+        assert request["status"] == 499
+        assert "session" not in request

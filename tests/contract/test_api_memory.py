@@ -7,7 +7,7 @@ from pathlib import Path
 from contract.fakes_api.apiserver import held
 from contract.fakes_api.client import Connection
 from contract.fakes_api.forms import END, TYPE, file, form
-from contract.fakes_api.process import Program, program
+from contract.fakes_api.program import Program, program
 from contract.fakes_api.store import FakeStore, object_store
 from kubecoderun_crds import names
 

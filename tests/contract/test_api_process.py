@@ -13,7 +13,7 @@ import pytest
 from contract.fakes_api.apiserver import succeeded
 from contract.fakes_api.client import Connection
 from contract.fakes_api.forms import TYPE, file, form
-from contract.fakes_api.process import program
+from contract.fakes_api.program import program
 from contract.fakes_api.store import object_store
 from kubecoderun_api.__main__ import main
 

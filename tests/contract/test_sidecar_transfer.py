@@ -5,6 +5,7 @@ import hashlib
 import ssl
 import subprocess
 import tracemalloc
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from contract.fakes_sidecar.client import job
 from contract.fakes_sidecar.harness import sidecar
 from contract.fakes_sidecar.runner import FakeRunner, Script
 from contract.fakes_sidecar.store import FakeStore, Respond, fake_store, head, resets, says, silence, status
-from kubecoderun_sidecar import transfer
+from kubecoderun_sidecar import exchange, transfer
+from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.protocol import StoredCode
 from kubecoderun_sidecar.transfer import Store, TransferError, whole
 
@@ -24,14 +26,17 @@ SHA = hashlib.sha256(CODE).hexdigest()
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(transfer, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(exchange, "IDLE_SECONDS", 0.3)
 
 
 async def fetch(store: FakeStore, data: bytes = CODE, sha256: str = "") -> bytes:
     """Fetch the object `code`, promised to be `data`."""
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    chunks = Store().fetch(store.url("code"), len(data), digest)
-    return b"".join([chunk async for chunk in chunks])
+    return await everything(Store().fetch(store.url("code"), len(data), digest))
+
+
+async def everything(chunks: AsyncGenerator[Data]) -> bytes:
+    return b"".join([bytes(chunk) async for chunk in chunks])
 
 
 async def put(store: FakeStore, data: bytes) -> None:
@@ -149,8 +154,8 @@ async def test_nobody_listens() -> None:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        (404, "code_unavailable"),
-        (410, "code_unavailable"),
+        (404, "object_unavailable"),
+        (410, "object_unavailable"),
         (403, "store_unavailable"),
         (400, "store_unavailable"),
         (204, "store_unavailable"),
@@ -189,7 +194,7 @@ async def test_redirects_are_not_followed(code: int) -> None:
 async def test_another_object_than_promised(answer: Respond) -> None:
     async with fake_store() as store:
         store.faults = [answer]
-        assert (await failure(store)).error == "code_unavailable"
+        assert (await failure(store)).error == "object_unavailable"
         assert len(store.calls) == 1
 
 
@@ -256,7 +261,7 @@ async def test_tls_with_a_ca_of_its_own(tmp_path: Path) -> None:
     async with fake_store(context) as store:
         store.objects["code"] = CODE
         trusting = Store(ca_file)
-        assert b"".join([chunk async for chunk in trusting.fetch(store.url("code"), len(CODE), SHA)]) == CODE
+        assert await everything(trusting.fetch(store.url("code"), len(CODE), SHA)) == CODE
         await trusting.put(store.url("up"), 2, lambda: whole(b"{}"), "text/plain")
         calls = len(store.calls)
         error = await failure(store)
@@ -378,4 +383,4 @@ async def test_a_store_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytes
             "POST", "/v1/prepare", job(StoredCode(store.url("code"), len(CODE), SHA))
         )
         assert (answer.status, answer.json["error"]) == (502, "store_unavailable")
-        assert answer.json["message"] == "the code did not arrive in time"
+        assert answer.json["message"] == "code and input files did not arrive in time"
