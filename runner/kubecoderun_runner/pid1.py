@@ -19,7 +19,7 @@ from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, shadows
+from kubecoderun_runner.spare import Report, Spare, hooked, shadows
 from kubecoderun_runner.workspace import open_folder
 
 PROTOCOL: Final = 1
@@ -250,7 +250,8 @@ class Pid1:
         try:
             if program is None:
                 raise FileNotFoundError(f"{language.command[0]} is not on the path")
-            return launch(program, language.argv(delivery.source_name, order.args), env)
+            argv = language.argv(delivery.source_name, order.args)
+            return launch(program, argv, hooked(env) if language.spare else env)
         except OSError as error:
             message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
             self._channel.send(frames.encode(b"E", message))

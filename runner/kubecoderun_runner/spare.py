@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
 from typing import Final
@@ -53,6 +54,11 @@ def module_of(entry: str) -> str | None:
     return name if not dot or entry.endswith(tuple(all_suffixes())) else None
 
 
+def hooked(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a Python runs hook/sitecustomize.py while it starts."""
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (HOOK_FOLDER, env.get("PYTHONPATH", ""))))}
+
+
 class Spare:
     """One waiting interpreter."""
 
@@ -62,8 +68,7 @@ class Spare:
         if program is None:
             raise FileNotFoundError(f"{language.command[0]} is not on the path")
         ours, theirs = socket.socketpair()
-        env = dict(env)
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (HOOK_FOLDER, env.get("PYTHONPATH", ""))))
+        env = hooked(env)
         env["KCR_SPARE_CONTROL"] = "3"
         env["KCR_SPARE_MODULES"] = ",".join(modules)
         self.control = ours
