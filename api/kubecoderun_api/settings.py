@@ -133,8 +133,11 @@ class Settings(BaseSettings):
         le=MAX_OBJECT_BYTES,
         description="largest file of an upload; above it 413",
     )
-    upload_seconds: Seconds = Field(
-        default=300.0, description="how long an upload may take, with its way into the store; then 504"
+    upload_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        le=1800,  # the operator takes objects without a session for left behind after an hour
+        description="how long an upload may take, with its way into the store; then 504",
     )
     uploads_at_once: int = Field(
         default=16,
