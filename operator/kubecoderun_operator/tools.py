@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.cluster import Cluster
 from kubecoderun_operator.pods import PodDefaults
+from kubecoderun_operator.purge import Purger
 from kubecoderun_operator.remover import Remover
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.sidecars import Sidecars
@@ -21,6 +22,8 @@ class Tools:
     sidecars: Sidecars
     storage: Storage | None
     """None if no object store is configured."""
+    purger: Purger | None
+    """The same."""
     remover: Remover
     background: Background
     pod_defaults: PodDefaults

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from kubecoderun_sidecar.answers import Refusal, RuntimeState, StateAnswer
 from kubecoderun_sidecar.binding import Binding, BoundElsewhereError, NotBoundError, StaleEpochError
@@ -44,9 +44,12 @@ class Pod:
         self._delivery: asyncio.Task[None] | None = None
         self._cancel_asked = False
 
-    @property
-    def ready(self) -> bool:
-        """The runtime has been warm; what happens to it later is for its owner to see."""
+    async def ready(self, patience: float) -> bool:
+        """Whether the runtime has been warm; what happens to it later is for its owner to see. Waits up to
+        `patience` seconds for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._link.settled.wait()
         return self._link.was_warm
 
     @property

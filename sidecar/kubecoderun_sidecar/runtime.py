@@ -77,6 +77,8 @@ class RuntimeLink:
         """None while nobody has connected."""
         self.languages: frozenset[str] = frozenset()
         self.was_warm = False
+        self.settled = asyncio.Event()
+        """Set once it is certain whether the runtime becomes warm: it is, or it is lost."""
         self._detail = ""
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder()
@@ -183,6 +185,7 @@ class RuntimeLink:
         ended = self.phase is Phase.ENDED
         self._enter(Phase.LOST)
         self._detail = detail
+        self.settled.set()
         log.log(logging.INFO if ended else logging.WARNING, "runtime lost: %s", detail)
         self._writable.set()
         if self._transport is not None:
@@ -267,6 +270,7 @@ class RuntimeLink:
                 decode_object(bytes(payload), "warm")
                 self._enter(Phase.WARM)
                 self.was_warm = True
+                self.settled.set()
             case 0x50:  # P
                 self._handle_prepared(bytes(payload))
             case 0x53:  # S
