@@ -240,7 +240,89 @@ async def test_large_objects_flow_through_little_memory() -> None:
         assert len(store.objects["up"]) == size
 
 
+# ---- kept connections
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with fake_store() as store:
+        keeping = Store()
+        for number in range(5):
+            data = CODE[number:]
+            await keeping.put(store.url(f"{number}"), len(data), lambda data=data: whole(data), "text/plain")
+            sha = hashlib.sha256(data).hexdigest()
+            assert await everything(keeping.fetch(store.url(f"{number}"), len(data), sha)) == data
+        assert (len(store.calls), store.connections) == (10, 1)
+        keeping.close()
+        await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+        assert store.connections == 2
+        keeping.close()
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", ())
+    async with fake_store() as store:
+        keeping = Store()
+        for _ in range(3):
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            # One that is closed only when the next request has been sent, and one that is known to be closed.
+            store.faults = [resets()]
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            store.keep_alive = False
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            store.keep_alive = True
+            await asyncio.sleep(0.02)
+        keeping.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ],
+    ids=["close", "1.0", "no length", "chunked", "100 first"],
+)
+async def test_answers_of_all_kinds(answer: bytes) -> None:
+    async with fake_store() as store:
+        store.faults = [says(answer), says(answer)]
+        client = Store()
+        await client.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+        assert await everything(client.fetch(store.url("x"), 2, hashlib.sha256(b"ok").hexdigest())) == b"ok"
+        client.close()
+
+
 # ---- TLS
+
+
+async def check_reused_buffer(store: FakeStore, client: Store) -> None:
+    """A large object both ways, sent from one buffer that changes after each piece, as files of a run are."""
+    size, count = 200_000, 60
+
+    async def parts() -> AsyncGenerator[Data]:
+        buffer = bytearray(size)
+        for number in range(count):
+            buffer[:] = bytes([number + 1]) * size
+            yield memoryview(buffer)
+            await asyncio.sleep(0)
+            buffer[:] = bytes(size)
+
+    expected = b"".join(bytes([number + 1]) * size for number in range(count))
+    await client.put(store.url("large"), size * count, parts, "text/plain")
+    assert store.objects["large"] == expected
+    sha = hashlib.sha256(expected).hexdigest()
+    assert await everything(client.fetch(store.url("large"), len(expected), sha)) == expected
+
+
+async def test_a_buffer_may_be_used_again() -> None:
+    async with fake_store() as store:
+        client = Store()
+        await check_reused_buffer(store, client)
+        client.close()
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
@@ -267,6 +349,8 @@ async def test_tls_with_a_ca_of_its_own(tmp_path: Path) -> None:
         error = await failure(store)
         assert (error.error, error.message) == ("store_unavailable", "the store's certificate is not trusted")
         assert len(store.calls) == calls
+        await check_reused_buffer(store, trusting)
+        trusting.close()
         with pytest.raises(TransferError, match="CA file cannot be read"):
             await anext(Store(str(tmp_path / "missing.pem")).fetch(store.url("code"), 1, SHA))
 
