@@ -91,7 +91,9 @@ class Order:
             else StoredCode(code_url, self.stored_bytes, self.stored_sha256)
         )
         limits = Limits(self.timeout_seconds, self.output_bytes)
-        return PrepareRequest(self.session, self.language, code, self.args, self.stdin, self.env, limits)
+        return PrepareRequest(
+            self.session, self.language, code, self.args, self.stdin, self.env, limits=limits
+        )
 
 
 def order(seen: Session, pool: PoolSpec) -> Order | Refusal:
