@@ -26,6 +26,12 @@ from kubecoderun_operator.tools import Tools
 logger = logging.getLogger(__name__)
 
 _KINDS_PAUSE: Final = 1.0
+_END_SECONDS: Final = 5.0
+"""How long tasks may take to end before they are left behind."""
+
+
+class WatchFailedError(Exception):
+    """kopf has given a watch up, for example because the API server reported an error in it."""
 
 
 class App:
@@ -85,7 +91,7 @@ class App:
         return "the lease is lost" if self.ready.is_set() and not self.elector.leading else ""
 
     async def run(self) -> None:
-        """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and what ends kopf."""
+        """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and WatchFailedError."""
         try:
             acquired = asyncio.create_task(self.elector.acquire())
             if not await self._unless_stopped(acquired):
@@ -117,6 +123,8 @@ class App:
         saying = asyncio.create_task(self._say_when_ready(ready))
         try:
             await kopf.run_tasks(tasks, ignored=_AllTasks())
+        except Exception as error:
+            raise WatchFailedError(str(error)) from error
         finally:
             saying.cancel()
 
@@ -171,7 +179,10 @@ class App:
         await self._background.stop()
         for task in (working, holding):
             task.cancel()
-        await asyncio.gather(working, holding, return_exceptions=True)
+        done, _ = await asyncio.wait({working, holding}, timeout=_END_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # it has been seen: the first one is why this is the end
         await self.elector.release()
 
     async def _close(self) -> None:

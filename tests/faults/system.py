@@ -169,16 +169,22 @@ class System:
     async def full(self, seconds: float = SETTLE_SECONDS) -> None:
         """Wait until the pool has exactly its warm pods, ready and known as such, and there is no other."""
 
+        seen: list[Json] = []
+
         async def look() -> bool:
             pods = await self.api.items(PODS)
             status = (await self.api.request("GET", f"{POOLS}/{POOL}")).get("status") or {}
+            seen[:] = [status, *map(_in_short, pods)]
             return (
                 len(pods) == self.replicas
                 and all(_is_warm_and_ready(pod) for pod in pods)
                 and status.get("readyReplicas") == self.replicas
             )
 
-        await self.until(look, "the pool is full and idle", seconds)
+        try:
+            await self.until(look, "the pool is full and idle", seconds)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; there is {seen}") from None
 
     async def until(
         self, look: Callable[[], Awaitable[object]], what: str, seconds: float, every: float = 0.05
@@ -214,6 +220,15 @@ class System:
         if full and not account.broken:
             await self.full()
         return account
+
+
+def _in_short(pod: Json) -> Json:
+    """What a person wants to know of a pod that should not be there."""
+    meta = pod["metadata"]
+    labels = {name.removeprefix(names.LABEL_PREFIX): value for name, value in meta["labels"].items()}
+    kept = ("state", "session")
+    found = {"name": meta["name"], **{name: labels[name] for name in kept if name in labels}}
+    return {**found, "ready": _is_warm_and_ready(pod), "deleting": "deletionTimestamp" in meta}
 
 
 def _is_warm_and_ready(pod: Json) -> bool:

@@ -50,6 +50,10 @@ class Fault:
     """Carry the request out all the same: only the answer is lost."""
 
 
+FAILURE = Event(0, "ERROR", {"kind": "Status", "code": 500, "reason": "InternalError"}, None)
+"""In the queue of a watch: it ends with this error."""
+
+
 class ApiServer:
     """Serves a Store on a port of the loopback interface."""
 
@@ -89,6 +93,11 @@ class ApiServer:
         """Writes that were carried out, from an index of the log on."""
         done = [entry for entry in self.log[since:] if entry.is_write and entry.code < 300]
         return done if leases else [entry for entry in done if entry.resource != "leases"]
+
+    def fail_watches(self, resource: str) -> None:
+        """Tell an internal error in all watches of a resource."""
+        for watcher in self.store.collections[resource].watchers:
+            watcher.put_nowait(FAILURE)
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -193,6 +202,9 @@ class ApiServer:
         collection.watchers.add(queue)
         try:
             while (news := await queue.get()) is not None:
+                if news is FAILURE:
+                    await response.write(json.dumps({"type": news.kind, "object": news.object}).encode() + b"\n")
+                    break
                 if delay := self.watch_delay(resource):
                     await asyncio.sleep(delay)
                 line = _seen_by(request, news, namespace)
