@@ -122,11 +122,25 @@ class Elector:
             metrics.LEADER.set(0)
             if held is None:
                 return
-            spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
             try:
-                await self._client.replace_lease({**held, "spec": spec})
+                if not await self._give_up(held):
+                    # A renewal that was cut short may have landed: then ours is not the last version.
+                    found = await self._client.lease(self._terms.namespace, self._terms.name)
+                    if (found.get("spec") or {}).get("holderIdentity") == self._identity:
+                        await self._give_up(found)
             except (ApiError, ApiUnreachableError) as error:
                 logger.warning("the lease was not released; it will expire", extra=about(cause=str(error)))
+
+    async def _give_up(self, held: JsonObject) -> bool:
+        """False if the Lease is not what it was."""
+        spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+        try:
+            await self._client.replace_lease({**held, "spec": spec})
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
 
     # --- inside -----------------------------------------------------------------------------------
 

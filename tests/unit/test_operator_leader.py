@@ -153,6 +153,24 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert leases.spec["holderIdentity"] == "b"
 
 
+async def test_a_renewal_that_was_cut_short_does_not_keep_the_lease_from_being_released() -> None:
+    leases, clock = Leases(), Clock()
+    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
+    await first.acquire()
+    leases.put(leases.stored or {})  # it landed, and nobody was there to read the answer
+    await first.release()
+    assert await acquires(second)
+
+
+async def test_nobody_releases_the_lease_of_another() -> None:
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    leases.put({**leases.stored, "spec": {**leases.spec, "holderIdentity": "b"}})  # type: ignore[dict-item]
+    await elector.release()
+    assert leases.spec["holderIdentity"] == "b"
+
+
 async def test_a_lost_answer_is_no_lost_lease() -> None:
     leases, clock = Leases(), Clock()
     elector = candidate(leases, "a", clock)

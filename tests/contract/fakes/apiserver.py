@@ -65,6 +65,8 @@ class ApiServer:
         self.url = ""
         self.watch_delay: Callable[[str], float] = lambda _resource: 0.0
         """Seconds by which events of a resource come late."""
+        self.unseen: set[str] = set()
+        """Resources whose events get lost: watches stay open and say nothing of them."""
         self.delete_pod: Callable[[Json, int], None] | None = None
         """What a node does about a pod that is to end; without one, pods are gone at once."""
         self.kinds_served = True
@@ -205,6 +207,8 @@ class ApiServer:
                 if news is FAILURE:
                     await response.write(json.dumps({"type": news.kind, "object": news.object}).encode() + b"\n")
                     break
+                if resource in self.unseen:
+                    continue
                 if delay := self.watch_delay(resource):
                     await asyncio.sleep(delay)
                 line = _seen_by(request, news, namespace)
