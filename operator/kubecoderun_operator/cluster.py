@@ -82,6 +82,8 @@ class _Call:
     accept: str = _JSON
     hurried: bool = False
     """Limited like a write, whatever it is."""
+    outright: bool = False
+    """Names no version of its object: a conflict is between others, on the API server's side, and passes."""
 
 
 class Cluster:
@@ -131,7 +133,9 @@ class Cluster:
             {"op": "add", "path": "/status", "value": status},
         ]
         path = f"{_ours(namespace, names.SESSION_PLURAL, name)}/status"
-        call = _Call("patch", "executionsessions/status", path, _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "executionsessions/status", path, _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True, patience=float("inf"))
 
     async def delete_session(self, namespace: str, name: str, uid: str, version: str | None) -> None:
@@ -159,7 +163,9 @@ class Cluster:
             {"op": "add", "path": "/status", "value": status},
         ]
         path = f"{_ours(namespace, names.POOL_PLURAL, name)}/status"
-        call = _Call("patch", "executionpools/status", path, _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "executionpools/status", path, _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True)
 
     # --- pods -------------------------------------------------------------------------------------
@@ -181,11 +187,13 @@ class Cluster:
         """Create a pod, or ask whether the API server would. ApiError 409 if the name is taken."""
         query = {**_FIELD_MANAGER, "dryRun": "All"} if dry_run else _FIELD_MANAGER
         path = _pods(manifest["metadata"]["namespace"])
-        return await self._send(_Call("create", "pods", path, query, manifest), write=True)
+        return await self._send(_Call("create", "pods", path, query, manifest, outright=True), write=True)
 
     async def patch_pod(self, namespace: str, name: str, patch: JsonPatch) -> JsonObject:
         """Change a pod. ApiError 422 if a test in the patch fails."""
-        call = _Call("patch", "pods", _pods(namespace, name), _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "pods", _pods(namespace, name), _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True)
 
     async def delete_pod(
@@ -269,7 +277,8 @@ class Cluster:
                     call, self._limits.attempt if write or call.hurried else self._limits.read
                 )
             except ApiError as error:
-                if error.status not in _RETRIED:
+                passing = call.outright and error.status == 409 and error.reason == "Conflict"
+                if error.status not in _RETRIED and not passing:
                     raise
                 failure, retry_after = error, error.retry_after
             except (aiohttp.ClientError, TimeoutError, OSError) as error:

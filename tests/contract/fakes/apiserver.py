@@ -46,6 +46,7 @@ class Fault:
     times: int
     status: int = 500
     headers: tuple[tuple[str, str], ...] = ()
+    reason: str = "InternalError"
     after: bool = False
     """Carry the request out all the same: only the answer is lost."""
 
@@ -125,11 +126,11 @@ class ApiServer:
         status, found = 200, {}
         try:
             if fault is not None and not fault.after:
-                raise RefusedError(fault.status, "InternalError", "injected", dict(fault.headers))
+                raise RefusedError(fault.status, fault.reason, "injected", dict(fault.headers))
             found = self._carry_out(request, verb, resource, namespace, name, subresource, body, dry_run)
             status = 201 if verb == "create" else 200
             if fault is not None:
-                raise RefusedError(fault.status, "InternalError", "injected", dict(fault.headers))
+                raise RefusedError(fault.status, fault.reason, "injected", dict(fault.headers))
         except RefusedError as refusal:
             self.log.append(Request(verb, label, name, refusal.status, dry_run, body))
             return _refusal(refusal)
