@@ -47,6 +47,7 @@ class Services:
             front_end=settings.replica_uid,
             create_seconds=settings.create_seconds,
             watch_seconds=settings.watch_seconds,
+            recheck_seconds=settings.recheck_seconds,
         )
         self.pools = PoolBook()
         self.pool_watch = Watch(
