@@ -82,6 +82,8 @@ class _Call:
     accept: str = _JSON
     hurried: bool = False
     """Limited like a write, whatever it is."""
+    done: Callable[[], bool] = lambda: False
+    """Whether a failed attempt is known to have had its effect."""
     outright: bool = False
     """Names no version of its object: a conflict is between others, on the API server's side, and passes."""
 
@@ -183,11 +185,18 @@ class Cluster:
         call = _Call("list", "pods", _pods(namespace), accept=_METADATA_ONLY)
         return self._list(call, {"labelSelector": names.LABEL_POOL})
 
-    async def create_pod(self, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
-        """Create a pod, or ask whether the API server would. ApiError 409 if the name is taken."""
+    async def create_pod(
+        self, manifest: JsonObject, *, dry_run: bool = False, seen: Callable[[], bool] = lambda: False
+    ) -> JsonObject:
+        """Create a pod, or ask whether the API server would. ApiError 409 if the name is taken.
+
+        seen: whether the pod is known to have been created after all; then a failed attempt is not repeated,
+        and the answer is empty. By now the pod may have been used and deleted, and its name free again.
+        """
         query = {**_FIELD_MANAGER, "dryRun": "All"} if dry_run else _FIELD_MANAGER
         path = _pods(manifest["metadata"]["namespace"])
-        return await self._send(_Call("create", "pods", path, query, manifest, outright=True), write=True)
+        call = _Call("create", "pods", path, query, manifest, outright=True, done=seen)
+        return await self._send(call, write=True)
 
     async def patch_pod(self, namespace: str, name: str, patch: JsonPatch) -> JsonObject:
         """Change a pod. ApiError 422 if a test in the patch fails."""
@@ -288,6 +297,8 @@ class Cluster:
             if time.monotonic() + wait >= give_up:
                 raise failure
             await asyncio.sleep(wait)
+            if call.done():
+                return {}
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _attempt(self, call: _Call, seconds: float) -> JsonObject:

@@ -70,6 +70,9 @@ class Expectations:
         oldest = min(self._asked.values(), default=None)
         return None if oldest is None else oldest + self._seconds
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._asked
+
     def __len__(self) -> int:
         return len(self._asked)
 

@@ -166,14 +166,15 @@ class Node:
         meta = pod["metadata"]
         if names.LABEL_POOL not in meta.get("labels", {}):
             return
+        known = self._by_pod.get(meta["name"])
         if kind == "DELETED":
-            if meta["name"] in self._by_pod:
-                self._by_pod[meta["name"]].die()
+            if known is not None and known.pod_uid == meta["uid"]:
+                known.die()
         elif meta.get("deletionTimestamp"):
             if meta["uid"] not in self._ending:
                 self._ending.add(meta["uid"])
                 self._spawn(self._end(meta["name"], meta["uid"]))
-        elif meta["name"] not in self._by_pod:
+        elif known is None or known.pod_uid != meta["uid"]:
             self._spawn(self._start(meta["name"], meta["uid"]))
 
     async def _start(self, name: str, uid: str) -> None:
@@ -219,8 +220,9 @@ class Node:
 
     async def _end(self, name: str, uid: str) -> None:
         await asyncio.sleep(self.ends_after)
-        if name in self._by_pod:
-            self._by_pod[name].die()
+        known = self._by_pod.get(name)
+        if known is not None and known.pod_uid == uid:
+            known.die()
         await self._api.delete(
             f"{PODS}/{name}", {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         )

@@ -184,7 +184,7 @@ class System:
         try:
             await self.until(look, "the pool is full and idle", seconds)
         except AssertionError as late:
-            raise AssertionError(f"{late}; there is {seen}") from None
+            raise AssertionError(f"{late}; there is {seen}; the node: {self.node.errors}") from None
 
     async def until(
         self, look: Callable[[], Awaitable[object]], what: str, seconds: float, every: float = 0.05

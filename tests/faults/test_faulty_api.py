@@ -36,7 +36,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", [*EVENTS, *REQUESTS])
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_faults(plane: ControlPlane, tmp_path: Path, name: str, seed: int) -> None:
     async with system(plane, tmp_path) as on:
         await on.pool()
