@@ -15,6 +15,7 @@ from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
 from kubecoderun_operator.registry import Registry, load_pools
 from kubecoderun_operator.remover import Remover
+from kubecoderun_operator.results import Results
 from kubecoderun_operator.sessions import Desk
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.sidecars import SidecarLimits, Sidecars
@@ -65,11 +66,14 @@ class App:
             self.elector.raise_epoch,
         )
         self._background = Background()
+        storage = _storage(settings)
+        self._results = Results(storage)
         self._tools = Tools(
             settings=settings,
             cluster=self._cluster,
             sidecars=self._sidecars,
-            storage=_storage(settings),
+            storage=storage,
+            results=self._results,
             remover=Remover(self._cluster, self._sidecars, self._background, settings.pod_grace_seconds),
             background=self._background,
             pod_defaults=settings.pod_defaults(signatures.public_key),
@@ -187,6 +191,7 @@ class App:
 
     async def _close(self) -> None:
         await self._sidecars.close()
+        await self._results.close()
         await self._cluster.close()
 
     def _pod_news(self, pod: Any, gone: bool) -> None:

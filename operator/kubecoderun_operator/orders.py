@@ -23,6 +23,8 @@ class Session:
     uid: str
     generation: int
     version: int
+    created: float
+    """Seconds since 1970."""
     pool: str
     phase: str
     cancel: bool
@@ -45,6 +47,7 @@ def session(raw: Mapping[str, Any]) -> Session:
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         version=version_of(meta),
+        created=seconds(meta.get("creationTimestamp")) or 0.0,
         pool=((spec.get("request") or {}).get("poolRef") or {}).get("name", ""),
         phase=status.get("phase") or "",
         cancel=bool(spec.get("cancel")),

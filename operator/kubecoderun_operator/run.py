@@ -217,7 +217,7 @@ class Run:
         if decision.pod is not None:
             self._held = HeldPod(decision.pod, self._tools.cluster)
         if decision.step is Step.LOST:
-            return await self._held.lost() if self._held is not None else outcomes.lost(None)
+            return await self._lost(self._held)
         if self._held is None:
             return None
         if decision.step is Step.ATTACH:
@@ -265,7 +265,7 @@ class Run:
                     )
                 return await held.explain(found, self._limit_seconds(), settings.ending_grace_seconds)
             except TimeoutError:
-                return await held.lost()
+                return await self._lost(held)
             except SidecarRefusedError as error:
                 logger.error("a start was refused", extra=self._about(pod=held.pod.name, cause=str(error)))
                 return Outcome(Reason.OPERATOR_ERROR, f"the sidecar refused to start: {error.error}")
@@ -273,9 +273,21 @@ class Run:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
                 if self._broken >= settings.sidecar_attempts:
-                    return await held.lost()
+                    return await self._lost(held)
             finally:
                 held.left_alone()
+
+    async def _lost(self, held: HeldPod | None) -> Outcome:
+        """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
+        if held is not None:
+            self._record.name_pod(held.pod)
+        found = await self._tools.results.of(self.session, self._record.timings.get("started"))
+        if found is None:
+            return await held.lost() if held is not None else outcomes.lost(None)
+        logger.info("the result of a lost pod was in the store", extra=self._about())
+        if held is not None:
+            return await held.explain(found, self._limit_seconds(), 0)
+        return outcomes.ended(found, self._limit_seconds())
 
     def _start_request(self) -> StartRequest:
         storage = self._tools.storage

@@ -1,4 +1,4 @@
-"""Presigned URLs for a session's objects. The operator never reads or writes an object itself.
+"""Presigned URLs for a session's objects. Of objects the operator itself only ever reads results.
 
 With the region given, minio-py signs without any request to the store.
 """
@@ -52,6 +52,12 @@ class Storage:
     def result_url(self, namespace: str, session: str, seconds: float) -> str:
         """PUT of the session's full result, valid for so many seconds. A secret."""
         return self._client.presigned_put_object(
+            self._address.bucket, self._key(namespace, session, names.RESULT_OBJECT), _life(seconds)
+        )
+
+    def stored_result_url(self, namespace: str, session: str, seconds: float) -> str:
+        """GET of that result, valid for so many seconds. A secret."""
+        return self._client.presigned_get_object(
             self._address.bucket, self._key(namespace, session, names.RESULT_OBJECT), _life(seconds)
         )
 

@@ -7,6 +7,7 @@ from kubecoderun_operator.background import Background
 from kubecoderun_operator.cluster import Cluster
 from kubecoderun_operator.pods import PodDefaults
 from kubecoderun_operator.remover import Remover
+from kubecoderun_operator.results import Results
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.sidecars import Sidecars
 from kubecoderun_operator.storage import Storage
@@ -21,6 +22,7 @@ class Tools:
     sidecars: Sidecars
     storage: Storage | None
     """None if no object store is configured."""
+    results: Results
     remover: Remover
     background: Background
     pod_defaults: PodDefaults

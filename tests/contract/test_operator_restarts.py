@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from contract.fakes.node import moment
 from contract.fakes.store import RefusedError
 from contract.fakes.system import System, operating, system
 from kubecoderun_crds import names
-from kubecoderun_sidecar.protocol import Owner
+from kubecoderun_sidecar.protocol import Captured, Owner, RunResult, Usage
 
 
 async def running(on: System, code: str) -> dict[str, Any]:
@@ -142,6 +143,67 @@ async def test_a_running_session_without_a_pod_is_lost() -> None:
         status = await on.ended(session)
         assert (status["phase"], status["reason"]) == ("Failed", "PodLost")
         assert status["pod"]["name"] == pod["metadata"]["name"]
+
+
+def store_result(on: System, session: dict[str, Any], started: str, stdout: str) -> None:
+    """As the sidecar does at the end of a run of more than a second, before it tells anybody."""
+    result = RunResult(
+        "Succeeded", 0, None, started, moment(), moment(), Captured(stdout), Captured(), True, Usage()
+    )
+    key = f"/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/result.json"
+    on.objects.objects[key] = result.to_json()
+
+
+async def test_a_run_that_ended_before_its_pod_was_lost_has_its_result() -> None:
+    """Nobody was there to hear it: the operator was gone, and then the pod."""
+    async with system(running_after_seconds=0.1) as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        await on.kill(first)
+        (pod,) = on.pods("assigned")
+        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+        assert status["pod"]["name"] == pod["metadata"]["name"]
+
+
+async def test_a_result_is_read_when_the_pod_is_lost_while_the_operator_looks() -> None:
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        (pod,) = on.pods("assigned")
+        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        status = await on.ended(session, seconds=5)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+
+
+@pytest.mark.parametrize("broken", ["other run", "not a result", "store is down"])
+async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> None:
+    """A session of the same name may have been there before, and its result still is."""
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        (pod,) = on.pods("assigned")
+        store_result(on, session, "2020-01-01T00:00:00.000000Z", "of yesterday")
+        if broken == "not a result":
+            for key in on.objects.objects:
+                on.objects.objects[key] = b"<xml/>"
+        elif broken == "store is down":
+            on.objects.statuses = [503] * 100
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        status = await on.ended(session, seconds=5)
+        assert status["reason"] == "PodLost"
+        assert "result" not in status
 
 
 async def test_a_labelled_pod_that_is_silent_is_lost() -> None:

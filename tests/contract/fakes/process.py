@@ -43,6 +43,7 @@ class OperatorProcess:
             "lease_retry_seconds": 0.1,
             "api_attempt_seconds": 1,
             **STORE,
+            "store_endpoint": self._system.objects.url,
             **overrides,
         }
         environment = {f"KCR_{name.upper()}": str(value) for name, value in settings.items()}
