@@ -74,8 +74,8 @@ def main() -> None:
     log.configure(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(operate(settings))
-        # Not after the block: its end waits for all tasks, and when one of kopf's watches fails, some of those
-        # it leaves behind never end.
+        # Not after the block: its end waits for all tasks, and when one of kopf's watches fails, some of
+        # those it leaves behind never end.
         logging.shutdown()
         sys.stdout.flush()
         if code == _BEGIN_AGAIN:

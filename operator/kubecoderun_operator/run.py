@@ -50,13 +50,23 @@ class Run:
     """Carries one session out. The desk calls the methods that tell of events, and awaits `execute` in a
     task."""
 
-    def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
-        """fresh: nobody can have worked on the session before."""
+    def __init__(
+        self,
+        session: Session,
+        tools: Tools,
+        registry: Registry,
+        *,
+        fresh: bool,
+        vanished: Member | None = None,
+    ) -> None:
+        """fresh: nobody can have worked on the session before. vanished: a pod that carried it, and is
+        gone."""
         self.session = session
         self.began = time.monotonic()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
         self._fresh = fresh
+        self._vanished = vanished
         self._tools = tools
         self._registry = registry
         self._record = _record(session, tools.epoch())
@@ -208,7 +218,7 @@ class Run:
         states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
         named = (seen.status.get("pod") or {}).get("uid", "")
         found = [Carrier(pod, state) for pod, state in zip(carriers, states, strict=True)]
-        decision = recovery.decide(seen.uid, seen.phase, named, found)
+        decision = recovery.decide(seen.uid, seen.phase, named, found, self._vanished)
         metrics.RECOVERED.labels(decision.step).inc()
         logger.info("a session goes on", extra=self._about(step=decision.step, pods=len(carriers)))
         for pod in decision.discard:

@@ -134,8 +134,8 @@ def plan(
     """The next step towards the target.
 
     A reserved pod still counts as unassigned, because its label says so until the pod patch, and so does one
-    that was taken out of service until its deletion is seen: their replacements are made after that. Failed pods keep their place until the pause is over, which bounds how
-    many there can be.
+    that was taken out of service until its deletion is seen: their replacements are made after that. Failed
+    pods keep their place until the pause is over, which bounds how many there can be.
     """
     want = wanted(target, counts)
     have = len(counts.free) + counts.reserved + counts.leaving + expected

@@ -112,21 +112,41 @@ async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
         assert status["phase"] == "Succeeded"
 
 
-async def test_a_session_whose_pod_vanished_before_anything_was_written_runs_again() -> None:
-    """Neither a label nor its status says that it had started. Runs of more than a second leave such a
-    trace."""
+async def test_a_session_whose_pod_vanished_without_a_trace_does_not_run_again() -> None:
+    """Its status was never written, and its pod went while nobody watched; the API server remembers the
+    pod."""
     async with system() as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
         session = await running(on, "sleep:0.3 print:x")
+        waiting = on.session("print:y", pool="none")
         await on.kill(first)
         (pod,) = on.pods("assigned")
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session)
-        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
-        assert status["pod"]["name"] != pod["metadata"]["name"]
+        assert (status["reason"], status["pod"]["name"]) == ("PodLost", pod["metadata"]["name"])
+        assert sum(side.starts for side in on.node.of_session(session["metadata"]["uid"])) == 1
+        assert (await on.ended(waiting))["reason"] == "PoolNotFound"
+
+
+async def test_sessions_that_nobody_can_have_started_run() -> None:
+    """Made before the operator ended, but not yet given a pod; and made while there was none."""
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=0, maxPods=1)
+        on.node.unschedulable = "0/1 nodes"
+        early = on.session("print:early")
+        await on.until(lambda: on.pods(), "a pod is made for it")
+        await on.kill(first)
+        late = on.session("print:late")
+        on.node.unschedulable = ""
+        for pod in on.pods():
+            on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        assert (await on.ended(early))["result"]["stdout"] == "early"
+        assert (await on.ended(late))["result"]["stdout"] == "late"
 
 
 async def test_a_running_session_without_a_pod_is_lost() -> None:

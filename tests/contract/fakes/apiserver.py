@@ -206,7 +206,8 @@ class ApiServer:
         try:
             while (news := await queue.get()) is not None:
                 if news is FAILURE:
-                    await response.write(json.dumps({"type": news.kind, "object": news.object}).encode() + b"\n")
+                    error = {"type": news.kind, "object": news.object}
+                    await response.write(json.dumps(error).encode() + b"\n")
                     break
                 if resource in self.unseen:
                     continue
