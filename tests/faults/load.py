@@ -30,7 +30,7 @@ class Call:
     """Of HTTP; 0 if the connection broke or there was none."""
     answer: Json = field(default_factory=dict)
     fault: str = ""
-    """Why there is no answer: refused (nobody listened), broken (on the way), silent (nothing came in time)."""
+    """Why there is no answer: refused (nobody listens), broken (on the way), silent (none came in time)."""
 
     @property
     def right(self) -> bool:

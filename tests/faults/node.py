@@ -223,9 +223,7 @@ class Node:
         known = self._by_pod.get(name)
         if known is not None and known.pod_uid == uid:
             known.die()
-        await self._api.delete(
-            f"{PODS}/{name}", {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
-        )
+        await self._api.delete(f"{PODS}/{name}", {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
 
     async def _patch_status(self, name: str, status: Json) -> None:
         try:

@@ -130,6 +130,8 @@ class OperatorProgram(Program):
     module = "kubecoderun_operator"
     parts = ("crds", "operator", "sidecar")
     lease_seconds = 3.0
+    new_pod = False
+    """Whether each start is that of a new pod; otherwise the container is restarted in its pod."""
 
     def __init__(self, folder: Path, name: str, kubeconfig: Path, sidecar_port: int, **settings: Any) -> None:
         key = folder / "private.key"
@@ -141,7 +143,6 @@ class OperatorProgram(Program):
                 "kubeconfig": kubeconfig,
                 "signing_key_file": key,
                 "lease_namespace": SYSTEM_NAMESPACE,
-                "pod_uid": name,
                 "sidecar_port": sidecar_port,
                 "http_host": "127.0.0.1",
                 "lease_seconds": self.lease_seconds,
@@ -156,7 +157,8 @@ class OperatorProgram(Program):
         )
 
     def _all_settings(self) -> dict[str, Any]:
-        return {**self.settings, "http_port": self.port}
+        pod = f"{self.name}-{self.starts}" if self.new_pod else self.name
+        return {"pod_uid": pod, **self.settings, "http_port": self.port}
 
 
 class FrontEndProgram(Program):

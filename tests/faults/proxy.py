@@ -7,6 +7,7 @@ connections, so a fault here never breaks a connection that another client uses.
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -47,6 +48,8 @@ class FaultProxy:
         self.url = ""
         self.requests = 0
         """How many requests have come, watches included."""
+        self.writes: list[tuple[float, str, str]] = []
+        """Writes that the API server has carried out through here: when (monotonic), method and path."""
         self._upstream = upstream.rstrip("/")
         self._tls = tls
         self._token = token
@@ -108,6 +111,8 @@ class FaultProxy:
                 if response.status == 200 and request.query.get("watch") in ("1", "true"):
                     return await self._stream(request, response, agent)
                 content = await response.read()
+                if request.method != "GET" and response.status < 300:
+                    self.writes.append((time.monotonic(), request.method, request.path))
         except aiohttp.ClientError:
             return _abort(request)
         await self._passing.wait()

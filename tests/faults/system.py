@@ -4,7 +4,7 @@ invariants, which sees the API server itself."""
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,10 +56,12 @@ class System:
 
     # --- programs ---------------------------------------------------------------------------------
 
-    async def operator(self, *, keep: bool = True, **settings: Any) -> OperatorProgram:
-        """One more operator."""
+    async def operator(
+        self, *, keep: bool = True, side: FaultProxy | None = None, **settings: Any
+    ) -> OperatorProgram:
+        """One more operator; side: its own way to the API server, instead of that of all operators."""
         name = f"operator-{len(self.operators)}"
-        kubeconfig = self.plane.kubeconfig(name, self.operator_side.url)
+        kubeconfig = self.plane.kubeconfig(name, (side or self.operator_side).url)
         made = OperatorProgram(
             self.folder, name, kubeconfig, self.node.port, **self._store_settings(), **settings
         )
@@ -80,6 +82,16 @@ class System:
         await program.start()
         if keep:
             program.keep()
+
+    def proxy(self) -> FaultProxy:
+        """One more way to the API server; enter it with `serving`."""
+        return FaultProxy(self.plane.url, tls=self.plane.tls, token=self.plane.token)
+
+    async def leader(self) -> str:
+        """Name of the operator that holds the Lease; empty if none does."""
+        leases = await self.api.items(LEASES)
+        holders = [lease["spec"].get("holderIdentity") or "" for lease in leases]
+        return holders[0] if holders else ""
 
     def _store_settings(self) -> dict[str, str]:
         return {"store_endpoint": self.store.url, "store_access_key": "test", "store_secret_key": "test-test"}
@@ -207,14 +219,12 @@ class System:
 
         async def look() -> bool:
             sessions = await self.api.items(SESSIONS)
-            return all(
-                (session.get("status") or {}).get("phase") in TERMINAL_PHASES for session in sessions
-            )
+            return all((session.get("status") or {}).get("phase") in TERMINAL_PHASES for session in sessions)
 
         try:
             await self.until(look, "all sessions have ended", SETTLE_SECONDS, every=0.25)
         except AssertionError:
-            print(f"{SETTLE_SECONDS:.0f} s after the load there are sessions that have not ended", file=sys.stderr)
+            print(f"{SETTLE_SECONDS:.0f} s after the load not all sessions have ended", file=sys.stderr)
         account = settle(load.calls, await self.api.items(SESSIONS), self.node.starts())
         print(account)
         if full and not account.broken:
