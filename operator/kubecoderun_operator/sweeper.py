@@ -21,7 +21,7 @@ from kubecoderun_operator.bucket import StoreError
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.lifetimes import Lifetimes
 from kubecoderun_operator.log import about
-from kubecoderun_operator.members import Member, seconds
+from kubecoderun_operator.members import Member, seconds, version_of
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sessions import Desk
@@ -217,20 +217,33 @@ class Sweeper:
     # --- pods -------------------------------------------------------------------------------------
 
     async def sweep_pods(self) -> None:
-        """Find pods whose events were missed, and pods whose session is over or gone."""
+        """Find pods and pools whose events were missed, and pods whose session is over or gone."""
         for namespace in self._tools.settings.namespaces:
+            await self._sweep_pools(namespace)
             known = {pod.uid: pod for pod in self._registry.pods(namespace)}
             present: set[str] = set()
             async for raw in self._tools.cluster.pod_metadata(namespace):
                 meta = raw["metadata"]
                 present.add(meta["uid"])
-                if meta["uid"] not in known:
+                if meta["uid"] not in known or version_of(meta) > known[meta["uid"]].version:
                     await self._look_at_pod(namespace, meta["name"])
             for uid, pod in known.items():
                 if uid not in present:
                     metrics.SWEPT.labels("pod-gone").inc()
                     self._registry.missing(pod)
             await self._remove_orphans(namespace)
+
+    async def _sweep_pools(self, namespace: str) -> None:
+        """A pool whose deletion was missed would be kept full for ever, with pods that are collected at
+        once."""
+        known = {keeper.uid for keeper in self._registry.keepers(namespace)}
+        present: set[str] = set()
+        async for raw in self._tools.cluster.pools(namespace):
+            present.add(raw["metadata"]["uid"])
+            self._registry.pool_seen(None, raw)
+        for uid in known - present:
+            metrics.SWEPT.labels("pool-gone").inc()
+            self._registry.pool_gone(uid)
 
     async def _look_at_pod(self, namespace: str, name: str) -> None:
         raw = await _found(self._tools.cluster.pod(namespace, name))
@@ -251,6 +264,14 @@ class Sweeper:
                 await self._look_at_owner(pod)
 
     async def _look_at_owner(self, pod: Member) -> None:
+        """Remove a pod that serves nobody any more, unless that is under way and only the news is late."""
+        found = await _found(self._tools.cluster.pod(pod.namespace, pod.name))
+        if found is None or found["metadata"]["uid"] != pod.uid:
+            self._registry.missing(pod)
+            return
+        if found["metadata"].get("deletionTimestamp"):
+            self._registry.pod_seen(None, found)
+            return
         raw = await _found(self._tools.cluster.session(pod.namespace, pod.session)) if pod.session else None
         if raw is None or raw["metadata"]["uid"] != pod.session_uid or orders.session(raw).terminal:
             logger.warning("a pod outlived its session", extra=about(pod=pod.name, session=pod.session))

@@ -12,7 +12,7 @@ from contract.fakes.system import NAMESPACE, System, operating, system
 from kubecoderun_crds import names
 from kubecoderun_sidecar.protocol import PrepareRequest, Refusal
 
-STORE_URL = f"http://store.test:7070/kubecoderun/kubecoderun/{NAMESPACE}"
+PREFIX = f"kubecoderun/kubecoderun/{NAMESPACE}"
 
 
 def name_of(session: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ async def test_a_run_gets_its_inputs() -> None:
             url = urlsplit(file.url)
             assert (
                 f"{url.scheme}://{url.netloc}{url.path}"
-                == f"{STORE_URL}/{name_of(owner)}/{first_file(owner)}"
+                == f"{on.objects.url}/{PREFIX}/{name_of(owner)}/{first_file(owner)}"
             )
             assert int(parse_qs(url.query)["X-Amz-Expires"][0]) >= 360
         reads = [entry.name for entry in on.api.log[mark:] if entry.verb == "get"]
@@ -379,7 +379,7 @@ async def test_the_form_for_uploads_is_this_sessions_own() -> None:
         assert outputs is not None
         assert outputs.form is not None
         assert outputs.id_prefix == name_of(session)[:13]
-        assert outputs.form.url == "http://store.test:7070/kubecoderun"
+        assert outputs.form.url == f"{on.objects.url}/kubecoderun"
         assert outputs.form.key_prefix == f"kubecoderun/{NAMESPACE}/{name_of(session)}/"
 
 
