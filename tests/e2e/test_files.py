@@ -45,7 +45,7 @@ def made(answer: Answer) -> dict[str, dict[str, Any]]:
 
 
 def test_a_file_on_its_way_through_two_programs(front_end: FrontEnd, kube: Kube) -> None:
-    reference = upload(front_end, "in put/données.csv", "x,y\n1,2\n3,4\n".encode())
+    reference = upload(front_end, "in put/données.csv", b"x,y\n1,2\n3,4\n")
     first = front_end.exec(
         "import os, pandas as pd\n"
         "frame = pd.read_csv('/mnt/data/in put/données.csv')\n"
