@@ -85,7 +85,6 @@ _FAULTS: Final[dict[str, _Fault]] = {
     Reason.STORE_UNAVAILABLE: _Fault(503, "store_unavailable", "The object store did not answer."),
     Reason.OPERATOR_ERROR: _Fault(500, "internal_error", "The run failed for an internal reason."),
 }
-_INPUT_UNAVAILABLE: Final = "InputUnavailable"
 _BUSY: Final[dict[str, str]] = {
     Reason.POOL_EMPTY: "No sandbox is free right now.",
     Reason.WAIT_EXPIRED: "No sandbox became free in time.",
@@ -127,7 +126,7 @@ def busy(reason: str, retry_after_seconds: int, text: str = "No sandbox is free 
 def not_run(session: str, lines: Sequence[str]) -> Answer:
     """200 for a program that was not run for a reason its author can mend; the first line says which."""
     body = _exec_body(session, stderr=_with_lines("", lines), message=lines[0])
-    return Answer(200, body, _INPUT_UNAVAILABLE)
+    return Answer(200, body, Reason.INPUT_UNAVAILABLE)
 
 
 def wants_stored(status: Mapping[str, Any]) -> bool:
@@ -148,7 +147,7 @@ def from_status(
     reason = str(status.get("reason") or "")
     if reason in _BUSY:
         return busy(reason, retry_after_seconds, _BUSY[reason])
-    if reason == _INPUT_UNAVAILABLE:
+    if reason == Reason.INPUT_UNAVAILABLE:
         why = str(status.get("message") or "An input file is not available.")
         return not_run(session, ["The program was not run: an input file is not available.", why])
     if reason not in _RAN and not _has_result(status.get("result") or {}):

@@ -25,6 +25,8 @@ _WATCH_BUFFER: Final = 4 * 1024 * 1024
 """Bytes; a watch event is one line, and a session with its output is one event."""
 _RETRIABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _KEEP_ALIVE_SECONDS: Final = 75.0
+_SILENT_SECONDS: Final = 90.0
+"""A watch that says nothing for so long hangs: the API server sends a bookmark about once a minute."""
 _CONNECTIONS: Final = 64
 """More calls at once wait for a free connection; opening one costs more than most calls."""
 
@@ -72,7 +74,9 @@ class Cluster:
         self._configuration = Configuration()
         self._path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/"
         self._limit = aiohttp.ClientTimeout(total=attempt_seconds)
-        self._watch_limit = aiohttp.ClientTimeout(total=None, connect=attempt_seconds)
+        self._watch_limit = aiohttp.ClientTimeout(
+            total=None, connect=attempt_seconds, sock_read=_SILENT_SECONDS
+        )
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:

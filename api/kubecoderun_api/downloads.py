@@ -22,10 +22,11 @@ _FROM_THE_STORE: Final = ("content-length", "content-range")
 def wanted_range(file: SessionFile, headers: Mapping[str, str]) -> str | None:
     """The part of a file that a request asks for, in the words of its Range header; None for all of it.
 
-    `headers` finds names in lower case. A condition for another state of the file means all of it.
+    `headers` finds names in lower case. A condition for another state of the file means all of it, and an
+    empty file has no parts (stores disagree about what its last bytes are).
     """
     wanted = headers.get("range", "").strip()
-    if headers.get("if-range", file.etag) != file.etag or not _RANGE.fullmatch(wanted):
+    if not file.size or headers.get("if-range", file.etag) != file.etag or not _RANGE.fullmatch(wanted):
         return None
     return wanted
 
@@ -50,20 +51,27 @@ class Download(Response):
     """The answer to a GET. Closes the reader in the end."""
 
     def __init__(
-        self, file: SessionFile, reader: Reader, metrics: Metrics, exchange: Exchange, *, stall_seconds: float
+        self,
+        file: SessionFile,
+        reader: Reader,
+        metrics: Metrics,
+        exchange: Exchange,
+        *,
+        requested_at: float,
+        stall_seconds: float,
     ) -> None:
-        """A client that takes nothing for `stall_seconds` is given up."""
+        """`requested_at` in the event loop's time. A client that takes nothing for `stall_seconds` is given
+        up."""
         super().__init__()
         self._file = file
         self._reader = reader
         self._metrics = metrics
         self._exchange = exchange
+        self._requested_at = requested_at
         self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI). An answer that cannot be completed is broken off, and raises."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
         sending = asyncio.create_task(self._send(send))
         left = asyncio.create_task(wait_until_left(receive))
         try:
@@ -71,7 +79,7 @@ class Download(Response):
             if sending.done():
                 sending.result()
             else:
-                self._exchange.left_after = loop.time() - started
+                self._exchange.left_after = asyncio.get_running_loop().time() - self._requested_at
         finally:
             sending.cancel()
             left.cancel()

@@ -10,10 +10,9 @@ import string
 from typing import Final
 from urllib.parse import quote
 
+from kubecoderun_crds.files import MAX_PATH_LENGTH, MAX_PATH_SEGMENTS, is_file_path
 from kubecoderun_crds.printable import is_printable
 
-MAX_LENGTH: Final = 256
-MAX_SEGMENTS: Final = 10
 _MAX_SEGMENT_BYTES: Final = 255
 """No file system of Linux takes longer names."""
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + " !#$&()+,-.=@[]^_{}~")
@@ -44,14 +43,15 @@ def problem(name: str) -> str | None:
     segments = name.split("/")
     checks = (
         (not name, "is empty"),
-        (len(name) > MAX_LENGTH, f"is longer than {MAX_LENGTH} characters"),
+        (len(name) > MAX_PATH_LENGTH, f"is longer than {MAX_PATH_LENGTH} characters"),
         ("\\" in name, "has a backslash"),
         (not is_printable(name) or "\n" in name or "\t" in name, "has control or invisible characters"),
         (name.startswith("/"), "is not relative"),
         (name.endswith("/"), "ends with a slash"),
         ("" in segments, "has an empty part"),
         ("." in segments or ".." in segments, "has a part that is . or .."),
-        (len(segments) > MAX_SEGMENTS, f"has more than {MAX_SEGMENTS} parts"),
+        (len(segments) > MAX_PATH_SEGMENTS, f"has more than {MAX_PATH_SEGMENTS} parts"),
+        (not is_file_path(name), "cannot be used"),
     )
     for found, clause in checks:
         if found:

@@ -12,11 +12,11 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from kubecoderun_crds.pool import MAX_FILES
+
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MAX_FILES: Final = 256
-"""As many as a session can hold."""
 MAX_FIELDS: Final = 64
 MAX_FIELD_BYTES: Final = 4096
 MAX_HEADERS: Final = 16

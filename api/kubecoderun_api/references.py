@@ -12,9 +12,9 @@ from typing import Any, Final
 from kubecoderun_api import filenames, wire
 from kubecoderun_api.session_files import SessionFiles
 from kubecoderun_crds import names
+from kubecoderun_crds.pool import MAX_FILES
 
-MAX_REFERENCES: Final = 256
-_MOST_ENTRIES: Final = 4 * MAX_REFERENCES
+_MOST_ENTRIES: Final = 4 * MAX_FILES
 """With those that are superseded by a later one of the same name."""
 _MAX_ID_LENGTH: Final = 128
 _MOST_NAMED: Final = 10
@@ -62,8 +62,8 @@ def parse(value: Any) -> tuple[Reference, ...]:
         reference = _reference(number, entry)
         by_path.pop(reference.path, None)
         by_path[reference.path] = reference
-    if len(by_path) > MAX_REFERENCES:
-        wire.refuse(f"files has more than {MAX_REFERENCES} different names")
+    if len(by_path) > MAX_FILES:
+        wire.refuse(f"files has more than {MAX_FILES} different names")
     _refuse_files_that_are_directories(by_path)
     return tuple(by_path.values())
 
@@ -129,7 +129,7 @@ class Resolution:
         prefixes = {
             reference.id[: names.FILE_ID_PREFIX_LENGTH]
             for reference in self._open()
-            if names.is_front_end_session_name(reference.id)  # ids have the same form
+            if names.is_file_id(reference.id)
         }
         return prefixes - set(self._found)
 

@@ -56,6 +56,7 @@ class Services:
             front_end=settings.replica_uid,
             create_seconds=settings.create_seconds,
             watch_seconds=settings.watch_seconds,
+            recheck_seconds=settings.recheck_seconds,
         )
         lifetime = timedelta(seconds=settings.files_ttl_seconds)
         self.lifetimes = Lifetimes(self.cluster, self.chores, lifetime=lifetime)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kubecoderun_api import filenames
+from kubecoderun_crds.files import SkipReason
+from kubecoderun_crds.reasons import Mode
 
 Json = dict[str, Any]
 DETAILS: Final = ("simple", "summary", "full", "normalized")
@@ -59,7 +61,7 @@ def read(resource: Mapping[str, Any], now: datetime) -> SessionFiles:
     if metadata.get("deletionTimestamp") or (expires is not None and expires <= now):
         return NOTHING
     request = spec["request"]
-    if request.get("mode") == "Files":
+    if request.get("mode") == Mode.FILES:
         entries, modified = request.get("files") or [], metadata.get("creationTimestamp")
     else:
         entries, modified = status.get("files") or [], (status.get("timings") or {}).get("completed")
@@ -166,7 +168,7 @@ def _output(session: str, entry: Mapping[str, Any]) -> Json:
     return made
 
 
-_WHY_SKIPPED: Final = {
+_WHY_SKIPPED: Final[dict[SkipReason, str]] = {
     "count": "too many files",
     "size": "too big",
     "total": "too much together",

@@ -1,8 +1,9 @@
-"""Sessions of this replica: create one, wait for its end, take it back. Nothing here polls.
+"""Sessions of this replica: create one, wait for its end, take it back.
 
 A session carries a label with the UID of this process, and one watch with that label tells all its changes.
 Whoever waits is registered before the POST, so no event can be early. After a gap in the watch each session
-that is still waited for is read once.
+that is still waited for is read once. Because a watch can also hang or lose something without a word, one
+that takes long is read now and then.
 """
 
 import asyncio
@@ -110,12 +111,14 @@ class Sessions:
         front_end: str,
         create_seconds: float,
         watch_seconds: int,
+        recheck_seconds: float,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self._namespace = namespace
         self._front_end = front_end
         self._create_seconds = create_seconds
+        self._recheck_seconds = recheck_seconds
         self._waiters: dict[str, _Waiter] = {}
         self._disowned: dict[str, tuple[float, TakeBack]] = {}
         """Sessions that may appear although nobody wants them: how long that is possible, and what to do."""
@@ -148,7 +151,7 @@ class Sessions:
         try:
             async with asyncio.timeout(wait_seconds):
                 await self._create(waiter, body)
-                end = await waiter.end
+                end = await self._end_of(waiter)
             if isinstance(end, NoResult):
                 raise end
             settled = True
@@ -219,6 +222,13 @@ class Sessions:
                     raise NoResult("Unreadable") from None
             await asyncio.sleep(delay)
 
+    async def _end_of(self, waiter: _Waiter) -> Json | NoResult:
+        while True:
+            done, _ = await asyncio.wait({waiter.end}, timeout=self._recheck_seconds)
+            if done:
+                return waiter.end.result()
+            self._chores.start(self._recheck(waiter))
+
     async def _create(self, waiter: _Waiter, body: bytes) -> None:
         """POST until the session exists. What the watch says counts as well as the answer of the POST."""
         started = time.monotonic()
@@ -271,7 +281,8 @@ class Sessions:
             try:
                 labels = (await self._cluster.get_session(name))["metadata"].get("labels") or {}
             except ClusterError as unknown:
-                return unknown
+                # No session of that name: the conflict was about something else (a quota), and passes.
+                return ClusterError(503, error.reason) if unknown.status == 404 else unknown
             return None if labels.get(names.LABEL_FRONT_END) == self._front_end else error
         return None
 

@@ -109,6 +109,10 @@ class Settings(BaseSettings):
     watch_seconds: int = Field(
         default=300, ge=1, le=3600, description="after how long the API server ends a watch (it is renewed)"
     )
+    recheck_seconds: Seconds = Field(
+        default=10.0,
+        description="a session that is waited for is read again after so long, in case a watch loses its end",
+    )
     wait_slack_seconds: Seconds = Field(
         default=60.0,
         description="how long past the pool's waiting time plus the time limit an answer is waited for",
@@ -133,8 +137,11 @@ class Settings(BaseSettings):
         le=MAX_OBJECT_BYTES,
         description="largest file of an upload; above it 413",
     )
-    upload_seconds: Seconds = Field(
-        default=300.0, description="how long an upload may take, with its way into the store; then 504"
+    upload_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        le=1800,  # the operator takes objects without a session for left behind after an hour
+        description="how long an upload may take, with its way into the store; then 504",
     )
     uploads_at_once: int = Field(
         default=16,

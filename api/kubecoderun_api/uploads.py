@@ -19,6 +19,7 @@ from kubecoderun_api.sessions import NoResult, Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
 from kubecoderun_crds import names
+from kubecoderun_crds.reasons import Mode
 
 Json = dict[str, Any]
 
@@ -133,7 +134,7 @@ class Uploads:
         await self._sessions.hold(
             session,
             {
-                "mode": "Files",
+                "mode": Mode.FILES,
                 "files": [
                     {"id": file, "path": path, "bytes": size} | ({"readOnly": True} if read_only else {})
                     for file, path, size in files

@@ -40,6 +40,14 @@ class Seat:
     member: Member
     standing: Standing
     session: str = ""
+    labelled: bool = False
+    """Its label names a session: acknowledged by the API server, perhaps not yet seen."""
+
+    @property
+    def leaves(self) -> bool:
+        """It serves nobody any more, but still counts as unassigned to everybody else."""
+        warm = self.member.state == PodState.WARM and not self.labelled and not self.member.deleting
+        return self.standing is Standing.SPENT and warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,9 @@ class Counts:
     assigned: int
     terminating: int
     waiting: int
+    leaving: int = 0
+    """Of the terminating pods, those whose label still says warm and whose deletion has not been seen: to
+    everybody but this process they are unassigned pods."""
 
     @property
     def ready(self) -> int:
@@ -176,6 +187,7 @@ class Allocator:
         seat = self._seats[uid]
         if seat.standing is Standing.RESERVED:
             seat.standing = Standing.ASSIGNED
+            seat.labelled = True
         return seat.member
 
     def spend(self, uid: str) -> bool:
@@ -200,17 +212,18 @@ class Allocator:
     def counts(self) -> Counts:
         """How the pool stands."""
         free: list[Member] = []
-        reserved = assigned = terminating = 0
+        reserved = assigned = terminating = leaving = 0
         for seat in self._seats.values():
             if seat.member.deleting or seat.standing is Standing.SPENT:
                 terminating += 1
+                leaving += seat.leaves
             elif seat.standing is Standing.FREE:
                 free.append(seat.member)
             elif seat.standing is Standing.RESERVED:
                 reserved += 1
             else:
                 assigned += 1
-        return Counts(tuple(free), reserved, assigned, terminating, len(self._queue))
+        return Counts(tuple(free), reserved, assigned, terminating, len(self._queue), leaving)
 
     def members(self) -> list[Member]:
         """All pods that are not known to be gone."""

@@ -7,17 +7,19 @@ from typing import Any, Final
 
 import kopf
 
-from kubecoderun_operator import handlers
+from kubecoderun_operator import handlers, orders, recovery
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.bucket import Bucket
 from kubecoderun_operator.cluster import ApiError, ApiLimits, ApiUnreachableError, Cluster
 from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
+from kubecoderun_operator.members import Member, member, version_of
 from kubecoderun_operator.orphans import Terms
 from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
 from kubecoderun_operator.remover import Remover
+from kubecoderun_operator.results import Results
 from kubecoderun_operator.sessions import Desk
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.sidecars import SidecarLimits, Sidecars
@@ -29,6 +31,12 @@ from kubecoderun_operator.tools import Tools
 logger = logging.getLogger(__name__)
 
 _KINDS_PAUSE: Final = 1.0
+_END_SECONDS: Final = 5.0
+"""How long tasks may take to end before they are left behind."""
+
+
+class WatchFailedError(Exception):
+    """kopf has given a watch up, for example because the API server reported an error in it."""
 
 
 class App:
@@ -63,12 +71,14 @@ class App:
         )
         self._background = Background()
         storage = _storage(settings)
+        self._results = Results(storage)
         self._tools = Tools(
             settings=settings,
             cluster=self._cluster,
             sidecars=self._sidecars,
             storage=storage,
             purger=self._purger(storage),
+            results=self._results,
             remover=Remover(self._cluster, self._sidecars, self._background, settings.pod_grace_seconds),
             background=self._background,
             pod_defaults=settings.pod_defaults(signatures.public_key),
@@ -90,7 +100,7 @@ class App:
         return "the lease is lost" if self.ready.is_set() and not self.elector.leading else ""
 
     async def run(self) -> None:
-        """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and what ends kopf."""
+        """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and WatchFailedError."""
         try:
             acquired = asyncio.create_task(self.elector.acquire())
             if not await self._unless_stopped(acquired):
@@ -122,6 +132,8 @@ class App:
         saying = asyncio.create_task(self._say_when_ready(ready))
         try:
             await kopf.run_tasks(tasks, ignored=_AllTasks())
+        except Exception as error:
+            raise WatchFailedError(str(error)) from error
         finally:
             saying.cancel()
 
@@ -134,11 +146,37 @@ class App:
         await load_pools(self._cluster, self._settings.namespaces, self.registry)
         unfinished = 0
         for namespace in self._settings.namespaces:
+            doubtful = []
             async for raw in self._cluster.unfinished_sessions(namespace):
                 unfinished += 1
-                self.desk.session_seen(None, raw)
+                seen = orders.session(raw)
+                carried = bool(self.registry.carriers(seen.uid))
+                until = self.elector.predecessor_until
+                if recovery.is_doubtful(seen.phase, seen.created, until, carried=carried):
+                    doubtful.append(raw)
+                else:
+                    self.desk.session_seen(None, raw)
+            vanished = await self._vanished_pods(namespace, doubtful) if doubtful else {}
+            for raw in doubtful:
+                self.desk.session_seen(None, raw, vanished=vanished.get(raw["metadata"]["uid"]))
         self.registry.start()
         logger.info("taken over", extra=about(unfinished_sessions=unfinished, epoch=self.elector.epoch))
+
+    async def _vanished_pods(self, namespace: str, doubtful: list[dict[str, Any]]) -> dict[str, Member]:
+        """By session: pods that have carried one of these sessions since it was created. None of them is
+        there any more, or the session would not be in doubt."""
+        since = min(version_of(raw["metadata"]) for raw in doubtful)
+        found = {}
+        try:
+            async for raw in self._cluster.pods_since(namespace, since):
+                pod = member(raw)
+                if pod is not None and pod.session_uid:
+                    found[pod.session_uid] = pod
+        except ApiError as error:
+            # 410: a long time without any operator, or the API server itself was restarted meanwhile. That a
+            # pod was lost in that time, of a session that was too young to leave a trace, is the rarer case.
+            logger.warning("the past of some sessions is not known", extra=about(cause=str(error)))
+        return found
 
     async def _wait_for_kinds(self) -> None:
         told = False
@@ -176,11 +214,15 @@ class App:
         await self._background.stop()
         for task in (working, holding):
             task.cancel()
-        await asyncio.gather(working, holding, return_exceptions=True)
+        done, _ = await asyncio.wait({working, holding}, timeout=_END_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # it has been seen: the first one is why this is the end
         await self.elector.release()
 
     async def _close(self) -> None:
         await self._sidecars.close()
+        await self._results.close()
         await self._cluster.close()
         if self._tools.purger is not None:
             await self._tools.purger.close()

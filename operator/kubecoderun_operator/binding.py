@@ -139,13 +139,14 @@ def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     said = error.refusal.message
     match error.error:
         case "input_unavailable":
-            raise EndedError(Outcome(Reason.INPUT_UNAVAILABLE, _missing_bytes(error, order)))
+            missing = "the object store does not have its bytes"
+            raise EndedError(Outcome(Reason.INPUT_UNAVAILABLE, _about_input(error, order, missing)))
         case "inputs_too_large":
             raise EndedError(Outcome(Reason.INVALID_REQUEST, said or "the inputs do not fit in the pod"))
         case "code_unavailable":
             raise EndedError(Outcome(Reason.CODE_UNAVAILABLE, said))
         case "store_unavailable":
-            raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, said))
+            raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, _about_input(error, order, "")))
         case "language_unavailable":
             raise EndedError(Outcome(Reason.LANGUAGE_NOT_IN_POOL, said))
         case "cancelled":
@@ -158,13 +159,8 @@ def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     return Binding(Bond.UNUSABLE, error.error)
 
 
-def _missing_bytes(error: SidecarRefusedError, order: Order) -> str:
-    """The sidecar names an input by its place."""
-    place, said = error.refusal.input, error.refusal.message
-    path = order.inputs[place].path if place is not None and place < len(order.inputs) else ""
-    why = (
-        f"the object store does not have its bytes: {said}"
-        if said
-        else "the object store does not have its bytes"
-    )
-    return f"input {path}: {why}" if path else f"an input: {why}"
+def _about_input(error: SidecarRefusedError, order: Order, otherwise: str) -> str:
+    """The sidecar's words, with the path of the input that it names by its place."""
+    place, said = error.refusal.input, error.refusal.message or otherwise
+    known = place is not None and place < len(order.inputs)
+    return f"input {order.inputs[place].path}: {said}" if known and place is not None else said

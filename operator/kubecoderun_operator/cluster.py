@@ -30,6 +30,8 @@ _LONGEST_PAUSE: Final = 2.0
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
 _JSON: Final = "application/json"
+_TOLD_SECONDS: Final = 0.3
+"""What the API server remembers, it tells without a pause of this length."""
 _FIELD_MANAGER: Final = {"fieldManager": names.OPERATOR_FIELD_MANAGER}
 _METHODS: Final = {
     "get": "GET",
@@ -82,6 +84,10 @@ class _Call:
     accept: str = _JSON
     hurried: bool = False
     """Limited like a write, whatever it is."""
+    done: Callable[[], bool] = lambda: False
+    """Whether a failed attempt is known to have had its effect."""
+    outright: bool = False
+    """Names no version of its object: a conflict is between others, on the API server's side, and passes."""
 
 
 class Cluster:
@@ -131,7 +137,9 @@ class Cluster:
             {"op": "add", "path": "/status", "value": status},
         ]
         path = f"{_ours(namespace, names.SESSION_PLURAL, name)}/status"
-        call = _Call("patch", "executionsessions/status", path, _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "executionsessions/status", path, _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True, patience=float("inf"))
 
     async def delete_session(self, namespace: str, name: str, uid: str, version: str | None) -> None:
@@ -159,7 +167,9 @@ class Cluster:
             {"op": "add", "path": "/status", "value": status},
         ]
         path = f"{_ours(namespace, names.POOL_PLURAL, name)}/status"
-        call = _Call("patch", "executionpools/status", path, _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "executionpools/status", path, _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True)
 
     # --- pods -------------------------------------------------------------------------------------
@@ -177,15 +187,51 @@ class Cluster:
         call = _Call("list", "pods", _pods(namespace), accept=_METADATA_ONLY)
         return self._list(call, {"labelSelector": names.LABEL_POOL})
 
-    async def create_pod(self, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
-        """Create a pod, or ask whether the API server would. ApiError 409 if the name is taken."""
+    async def pods_since(self, namespace: str, version: int) -> AsyncIterator[JsonObject]:
+        """All views of pods there have been after that version, deleted ones included; then it ends.
+
+        ApiError 410 if the API server does not remember so far back.
+        """
+        query = {"watch": "true", "labelSelector": names.LABEL_POOL, "resourceVersion": str(version)}
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.attempt)
+        try:
+            async with self._session.get(
+                self._connection.server + _pods(namespace),
+                params=query,
+                headers=await self._headers(_JSON),
+                timeout=limit,
+            ) as response:
+                if response.status >= 300:
+                    raise _error(response.status, await response.read(), "")
+                while line := await asyncio.wait_for(response.content.readline(), _TOLD_SECONDS):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(int(event["object"].get("code") or 500), line, "")
+                    if event["type"] != "BOOKMARK":
+                        yield event["object"]
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            raise ApiUnreachableError(f"watch pods: {type(error).__name__}") from None
+
+    async def create_pod(
+        self, manifest: JsonObject, *, dry_run: bool = False, seen: Callable[[], bool] = lambda: False
+    ) -> JsonObject:
+        """Create a pod, or ask whether the API server would. ApiError 409 if the name is taken.
+
+        seen: whether the pod is known to have been created after all; then a failed attempt is not repeated,
+        and the answer is empty. By now the pod may have been used and deleted, and its name free again.
+        """
         query = {**_FIELD_MANAGER, "dryRun": "All"} if dry_run else _FIELD_MANAGER
         path = _pods(manifest["metadata"]["namespace"])
-        return await self._send(_Call("create", "pods", path, query, manifest), write=True)
+        call = _Call("create", "pods", path, query, manifest, outright=True, done=seen)
+        return await self._send(call, write=True)
 
     async def patch_pod(self, namespace: str, name: str, patch: JsonPatch) -> JsonObject:
         """Change a pod. ApiError 422 if a test in the patch fails."""
-        call = _Call("patch", "pods", _pods(namespace, name), _FIELD_MANAGER, patch, _JSON_PATCH)
+        call = _Call(
+            "patch", "pods", _pods(namespace, name), _FIELD_MANAGER, patch, _JSON_PATCH, outright=True
+        )
         return await self._send(call, write=True)
 
     async def delete_pod(
@@ -269,7 +315,8 @@ class Cluster:
                     call, self._limits.attempt if write or call.hurried else self._limits.read
                 )
             except ApiError as error:
-                if error.status not in _RETRIED:
+                passing = call.outright and error.status == 409 and error.reason == "Conflict"
+                if error.status not in _RETRIED and not passing:
                     raise
                 failure, retry_after = error, error.retry_after
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -279,12 +326,16 @@ class Cluster:
             if time.monotonic() + wait >= give_up:
                 raise failure
             await asyncio.sleep(wait)
+            if call.done():
+                return {}
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    async def _headers(self, accept: str) -> dict[str, str]:
+        authorization = await self._connection.authorization()
+        return {"Accept": accept, **({"Authorization": authorization} if authorization else {})}
+
     async def _attempt(self, call: _Call, seconds: float) -> JsonObject:
-        headers = {"Accept": call.accept}
-        if authorization := await self._connection.authorization():
-            headers["Authorization"] = authorization
+        headers = await self._headers(call.accept)
         data = None
         if call.body is not None:
             headers["Content-Type"] = call.content_type

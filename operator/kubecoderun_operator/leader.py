@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from kubecoderun_operator import metrics
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.log import about
+from kubecoderun_operator.members import seconds
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,9 @@ class Elector:
         self._renewed = float("-inf")
         self._epoch = 0
         self._seen: tuple[str, float] = ("", 0.0)
+        self.predecessor_until: float | None = None
+        """Until when (seconds since 1970) an earlier leader may have acted, going by the Lease that it left;
+        None if there was no Lease."""
         self._writing = asyncio.Lock()
 
     def use(self, leases: Leases) -> None:
@@ -122,11 +126,25 @@ class Elector:
             metrics.LEADER.set(0)
             if held is None:
                 return
-            spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
             try:
-                await self._client.replace_lease({**held, "spec": spec})
+                if not await self._give_up(held):
+                    # A renewal that was cut short may have landed: then ours is not the last version.
+                    found = await self._client.lease(self._terms.namespace, self._terms.name)
+                    if (found.get("spec") or {}).get("holderIdentity") == self._identity:
+                        await self._give_up(found)
             except (ApiError, ApiUnreachableError) as error:
                 logger.warning("the lease was not released; it will expire", extra=about(cause=str(error)))
+
+    async def _give_up(self, held: JsonObject) -> bool:
+        """False if the Lease is not what it was."""
+        spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+        try:
+            await self._client.replace_lease({**held, "spec": spec})
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -152,6 +170,8 @@ class Elector:
         duration = spec.get("leaseDurationSeconds") or self._terms.duration
         if holder not in ("", self._identity) and began < self._seen[1] + duration:
             return False
+        # Also after a release, which names a shorter duration: the rest is for clocks that differ.
+        self.predecessor_until = (seconds(spec.get("renewTime")) or 0.0) + self._terms.duration
         transitions = int(spec.get("leaseTransitions") or 0)
         self._epoch = transitions if holder == self._identity else transitions + 1
         self._held = {**found, "spec": {**spec, "acquireTime": _now()}}

@@ -33,6 +33,8 @@ class Session:
     generation: int
     version: int
     mode: str
+    created: float
+    """Seconds since 1970."""
     pool: str
     phase: str
     cancel: bool
@@ -68,6 +70,7 @@ def session(raw: Mapping[str, Any]) -> Session:
         version=version_of(meta),
         mode=request.get("mode") or str(Mode.RUN),
         pool=(request.get("poolRef") or {}).get("name", ""),
+        created=seconds(meta.get("creationTimestamp")) or 0.0,
         phase=status.get("phase") or "",
         cancel=bool(spec.get("cancel")),
         expires_at=seconds(spec.get("expiresAt")),

@@ -20,6 +20,7 @@ _MARKER_BYTES: Final = 256
 """A preview may be longer than INLINE_OUTPUT_BYTES by the line that says what was left out."""
 _SIGNAL: Final = re.compile(r"SIG[A-Z0-9+-]{1,13}")
 _MOST_BYTES: Final = INLINE_OUTPUT_BYTES + _MARKER_BYTES
+_TAIL_BYTES: Final = INLINE_OUTPUT_BYTES // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     made: dict[str, Any] = {f"{name}Bytes": captured.bytes, f"{name}Truncated": captured.truncated}
     if captured.base64 is None:
         text = captured.text or ""
+        if len(text) > _MOST_BYTES:
+            text = _preview(text)
+            made[f"{name}Truncated"] = True
         if len(text) <= _MOST_BYTES and is_printable(text):
             return {name: text, **made}
         data = text.encode("utf-8", "surrogatepass")
@@ -119,6 +123,16 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
         made[f"{name}Truncated"] = True
     return {f"{name}Base64": base64.b64encode(data[:_MOST_BYTES]).decode("ascii"), **made}
+
+
+def _preview(text: str) -> str:
+    """Beginning and end of a text that is too long for a status. The sidecar sends such previews itself; a
+    result from the store has all that was kept."""
+    data = text.encode("utf-8", "surrogatepass")
+    head = data[: INLINE_OUTPUT_BYTES - _TAIL_BYTES].decode("utf-8", "ignore")
+    tail = data[-_TAIL_BYTES:].decode("utf-8", "ignore")
+    omitted = len(data) - len(head.encode()) - len(tail.encode())
+    return f"{head}\n[... {omitted} bytes omitted ...]\n{tail}"
 
 
 def with_cause(outcome: Outcome, pod: Member | None) -> Outcome:

@@ -312,7 +312,7 @@ class PoolKeeper:
         name, now = manifest["metadata"]["name"], time.time()
         self._expected.ask(name, now)
         try:
-            made = await self._tools.cluster.create_pod(manifest)
+            made = await self._tools.cluster.create_pod(manifest, seen=lambda: name not in self._expected)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 # An earlier attempt whose answer was lost has made it; the watch will show it.

@@ -1,8 +1,9 @@
 """What becomes of an unfinished session that another operator process (or nobody) has worked on. Pure.
 
-It rests on two facts. A pod carries the session's label before the session's program is started in it; so a
-session that no pod carries never started, unless its status says so. And the sidecar of the pod knows whose
-it is, and whether the program was started.
+It rests on three facts. A pod carries the session's label before the session's program is started in it; so
+a session that no pod carries never started, unless its status says so, or that pod is gone by now: then the
+API server remembers it for a while. And the sidecar of the pod knows whose it is, and whether the program was
+started.
 """
 
 from collections.abc import Sequence
@@ -42,8 +43,21 @@ class Decision:
     discard: tuple[Member, ...] = ()
 
 
-def decide(uid: str, phase: str, named_pod: str, carriers: Sequence[Carrier]) -> Decision:
-    """uid: of the session. phase, named_pod: its status, the pod by uid. carriers: pods with its label."""
+def is_doubtful(phase: str, created: float, until: float | None, *, carried: bool) -> bool:
+    """Whether a session that looks untouched may have been started nevertheless.
+
+    created: when (seconds since 1970). until: how long an earlier leader may have acted, None if that is not
+    known. carried: a pod with its label is there.
+    """
+    untouched = phase in ("", Phase.PENDING, Phase.QUEUED) and not carried
+    return untouched and (until is None or created <= until)
+
+
+def decide(
+    uid: str, phase: str, named_pod: str, carriers: Sequence[Carrier], vanished: Member | None = None
+) -> Decision:
+    """uid: of the session. phase, named_pod: its status, the pod by uid. carriers: pods with its label.
+    vanished: a pod that carried it, and is gone."""
     mine = [carrier for carrier in carriers if _owns(carrier, uid)]
     foreign = [carrier for carrier in carriers if _belongs_elsewhere(carrier, uid)]
     silent = [carrier for carrier in carriers if carrier.state is None]
@@ -56,6 +70,8 @@ def decide(uid: str, phase: str, named_pod: str, carriers: Sequence[Carrier]) ->
     if silent:
         lost = next((entry.member for entry in silent if entry.member.uid == named_pod), silent[0].member)
         return Decision(Step.LOST, lost, _others(carriers, lost))
+    if vanished is not None and not carriers:
+        return Decision(Step.LOST, vanished)
     if phase == Phase.RUNNING:
         return Decision(Step.LOST, None, tuple(carrier.member for carrier in carriers))
     usable = [carrier.member for carrier in blank if not carrier.member.deleting and not carrier.member.ended]

@@ -36,8 +36,7 @@ class Registry:
         meta = raw["metadata"]
         keeper = self._by_uid.get(meta["uid"])
         if kind == "DELETED":
-            if keeper is not None:
-                self._close(keeper)
+            self.pool_gone(meta["uid"])
             return
         try:
             if keeper is not None:
@@ -51,6 +50,12 @@ class Registry:
             logger.error("a pool's spec cannot be read", extra=where)
             return
         self._adopt(keeper)
+
+    def pool_gone(self, uid: str) -> None:
+        """A pool was deleted."""
+        keeper = self._by_uid.get(uid)
+        if keeper is not None:
+            self._close(keeper)
 
     def pod_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
         """A pod was listed, added, changed or deleted."""
@@ -99,6 +104,10 @@ class Registry:
     def known(self, namespace: str, name: str) -> PoolKeeper | None:
         """The pool of that name, if it has been seen."""
         return self._by_name.get((namespace, name))
+
+    def keepers(self, namespace: str) -> list[PoolKeeper]:
+        """All pools of a namespace."""
+        return [keeper for keeper in self._by_uid.values() if keeper.namespace == namespace]
 
     def keeper_of(self, pod: Member) -> PoolKeeper | None:
         """The pool that made the pod, if it is still there."""

@@ -42,13 +42,23 @@ class Run:
     """Carries one session out. The desk calls the methods that tell of events, and awaits `execute` in a
     task."""
 
-    def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
-        """fresh: nobody can have worked on the session before."""
+    def __init__(
+        self,
+        session: Session,
+        tools: Tools,
+        registry: Registry,
+        *,
+        fresh: bool,
+        vanished: Member | None = None,
+    ) -> None:
+        """fresh: nobody can have worked on the session before. vanished: a pod that carried it, and is
+        gone."""
         self.session = session
         self.began = time.monotonic()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
         self._fresh = fresh
+        self._vanished = vanished
         self._tools = tools
         self._registry = registry
         self._record = _record(session, tools.epoch())
@@ -210,7 +220,7 @@ class Run:
         states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
         named = (seen.status.get("pod") or {}).get("uid", "")
         found = [Carrier(pod, state) for pod, state in zip(carriers, states, strict=True)]
-        decision = recovery.decide(seen.uid, seen.phase, named, found)
+        decision = recovery.decide(seen.uid, seen.phase, named, found, self._vanished)
         metrics.RECOVERED.labels(decision.step).inc()
         logger.info("a session goes on", extra=self._about(step=decision.step, pods=len(carriers)))
         for pod in decision.discard:
@@ -219,7 +229,7 @@ class Run:
         if decision.pod is not None:
             self._held = HeldPod(decision.pod, self._tools.cluster)
         if decision.step is Step.LOST:
-            return await self._held.lost() if self._held is not None else outcomes.lost(None)
+            return await self._lost(self._held)
         if self._held is None:
             return None
         if decision.step is Step.ATTACH:
@@ -268,7 +278,7 @@ class Run:
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
-                return await held.lost()
+                return await self._lost(held)
             except SidecarRefusedError as error:
                 logger.error("a start was refused", extra=self._about(pod=held.pod.name, cause=str(error)))
                 return Outcome(Reason.OPERATOR_ERROR, f"the sidecar refused to start: {error.error}")
@@ -276,9 +286,21 @@ class Run:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
                 if self._broken >= settings.sidecar_attempts:
-                    return await held.lost()
+                    return await self._lost(held)
             finally:
                 held.left_alone()
+
+    async def _lost(self, held: HeldPod | None) -> Outcome:
+        """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
+        if held is not None:
+            self._record.name_pod(held.pod)
+        found = await self._tools.results.of(self.session, self._record.timings.get("started"))
+        if found is None:
+            return await held.lost() if held is not None else outcomes.lost(None)
+        logger.info("the result of a lost pod was in the store", extra=self._about())
+        if held is not None:
+            return await held.explain(self._outcome(found), 0)
+        return self._outcome(found)
 
     def _start_request(self) -> StartRequest:
         settings, keeper = self._tools.settings, self._pool()

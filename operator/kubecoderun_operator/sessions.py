@@ -43,8 +43,11 @@ class Desk:
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._closed = False
 
-    def session_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
-        """A session was listed, added or changed, or has left the set of unfinished sessions."""
+    def session_seen(self, kind: str | None, raw: dict[str, Any], *, vanished: Member | None = None) -> None:
+        """A session was listed, added or changed, or has left the set of unfinished sessions.
+
+        vanished: a pod that carried the session, and is gone.
+        """
         uid = raw["metadata"]["uid"]
         if kind == "DELETED":
             self.gone(uid)
@@ -56,7 +59,7 @@ class Desk:
         if run is not None:
             run.update(session)
         elif not session.terminal and uid not in self._ended and not self._closed:
-            self._begin(session)
+            self._begin(session, vanished)
 
     def pod_seen(self, pod: Member, gone: bool) -> None:
         """Something about a pod; it may belong to a session."""
@@ -97,9 +100,9 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, session: Session) -> None:
-        fresh = is_fresh(session, self._registry.carriers(session.uid))
-        run = Run(session, self._tools, self._registry, fresh=fresh)
+    def _begin(self, session: Session, vanished: Member | None) -> None:
+        fresh = vanished is None and is_fresh(session, self._registry.carriers(session.uid))
+        run = Run(session, self._tools, self._registry, fresh=fresh, vanished=vanished)
         self._runs[session.uid] = run
         self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
 

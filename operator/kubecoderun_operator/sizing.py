@@ -70,6 +70,9 @@ class Expectations:
         oldest = min(self._asked.values(), default=None)
         return None if oldest is None else oldest + self._seconds
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._asked
+
     def __len__(self) -> int:
         return len(self._asked)
 
@@ -121,7 +124,7 @@ class Brake:
 
 def wanted(target: Target, counts: Counts) -> int:
     """How many pods without a session there should be, ready or not."""
-    room = target.max_pods - counts.assigned - counts.terminating
+    room = target.max_pods - counts.assigned - (counts.terminating - counts.leaving)
     return max(0, min(target.replicas + counts.waiting, room))
 
 
@@ -130,12 +133,12 @@ def plan(
 ) -> Plan:
     """The next step towards the target.
 
-    A reserved pod still counts as unassigned, because its label says so until the pod patch: its
-    replacement is made after that. Failed pods keep their place until the pause is over, which bounds how
-    many there can be.
+    A reserved pod still counts as unassigned, because its label says so until the pod patch, and so does one
+    that was taken out of service until its deletion is seen: their replacements are made after that. Failed
+    pods keep their place until the pause is over, which bounds how many there can be.
     """
     want = wanted(target, counts)
-    have = len(counts.free) + counts.reserved + expected
+    have = len(counts.free) + counts.reserved + counts.leaving + expected
     blocked = brake.blocked(now)
     # A reserved pod is about to leave by itself: it is no reason to take another one away.
     retire = _victims(target, counts, len(counts.free) - want, failed, spare_failed=blocked)

@@ -73,6 +73,10 @@ class Storage:
         """PUT of the session's full result, valid for so many seconds."""
         return self._presigned("PUT", self._key(namespace, session, names.RESULT_OBJECT), seconds)
 
+    def stored_result_url(self, namespace: str, session: str, seconds: float) -> str:
+        """GET of that result, valid for so many seconds."""
+        return self._presigned("GET", self._key(namespace, session, names.RESULT_OBJECT), seconds)
+
     def file_url(self, namespace: str, session: str, file_id: str, seconds: float) -> str:
         """GET of a file of the session, valid for so many seconds. Raises ValueError for what is no id."""
         if not names.is_file_id(file_id):

@@ -9,19 +9,19 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from kubecoderun_crds import names
-from kubecoderun_operator import lifetimes, metrics, orders
+from kubecoderun_operator import lifetimes, metrics, orders, orphans
 from kubecoderun_operator.allocator import Standing
 from kubecoderun_operator.bucket import StoreError
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.lifetimes import Lifetimes
 from kubecoderun_operator.log import about
-from kubecoderun_operator.members import Member, seconds
+from kubecoderun_operator.members import Member, seconds, version_of
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sessions import Desk
@@ -69,6 +69,10 @@ class Timetable:
             if entry is not None and entry.at == at:
                 due.append(self._entries.pop(uid))
         return due
+
+    def of(self, namespace: str) -> list[Expiry]:
+        """All sessions of a namespace."""
+        return [entry for entry in self._entries.values() if entry.namespace == namespace]
 
     def next_at(self) -> float | None:
         """The earliest time; it may be that of an entry that was replaced."""
@@ -199,6 +203,19 @@ class Sweeper:
                 if since < began and uid not in present:
                     metrics.SWEPT.labels("session-gone").inc()
                     self._desk.gone(uid)
+            self._look_for_deleted(namespace, present)
+
+    def _look_for_deleted(self, namespace: str, present: Set[str]) -> None:
+        """Finished sessions that somebody else has deleted: their objects go now, not when their time had
+        come. If a large part of all is gone, something else is wrong, and the look at the store decides."""
+        kept = [entry for entry in self._timetable.of(namespace) if entry.objects]
+        gone = [entry for entry in kept if entry.uid not in present]
+        if len(gone) > orphans.bound(len(kept), self._tools.settings.orphan_share):
+            logger.warning("many sessions were deleted", extra=about(namespace=namespace, sessions=len(gone)))
+            return
+        for entry in gone:
+            # Each is looked at once more: one that has come since the list was read is still there.
+            self._put(replace(entry, at=time.time(), version=None))
 
     def _knows(self, uid: str) -> bool:
         return uid in self._timetable or self._desk.serves(uid)
@@ -217,20 +234,33 @@ class Sweeper:
     # --- pods -------------------------------------------------------------------------------------
 
     async def sweep_pods(self) -> None:
-        """Find pods whose events were missed, and pods whose session is over or gone."""
+        """Find pods and pools whose events were missed, and pods whose session is over or gone."""
         for namespace in self._tools.settings.namespaces:
+            await self._sweep_pools(namespace)
             known = {pod.uid: pod for pod in self._registry.pods(namespace)}
             present: set[str] = set()
             async for raw in self._tools.cluster.pod_metadata(namespace):
                 meta = raw["metadata"]
                 present.add(meta["uid"])
-                if meta["uid"] not in known:
+                if meta["uid"] not in known or version_of(meta) > known[meta["uid"]].version:
                     await self._look_at_pod(namespace, meta["name"])
             for uid, pod in known.items():
                 if uid not in present:
                     metrics.SWEPT.labels("pod-gone").inc()
                     self._registry.missing(pod)
             await self._remove_orphans(namespace)
+
+    async def _sweep_pools(self, namespace: str) -> None:
+        """A pool whose deletion was missed would be kept full for ever, with pods that are collected at
+        once."""
+        known = {keeper.uid for keeper in self._registry.keepers(namespace)}
+        present: set[str] = set()
+        async for raw in self._tools.cluster.pools(namespace):
+            present.add(raw["metadata"]["uid"])
+            self._registry.pool_seen(None, raw)
+        for uid in known - present:
+            metrics.SWEPT.labels("pool-gone").inc()
+            self._registry.pool_gone(uid)
 
     async def _look_at_pod(self, namespace: str, name: str) -> None:
         raw = await _found(self._tools.cluster.pod(namespace, name))
@@ -251,6 +281,14 @@ class Sweeper:
                 await self._look_at_owner(pod)
 
     async def _look_at_owner(self, pod: Member) -> None:
+        """Remove a pod that serves nobody any more, unless that is under way and only the news is late."""
+        found = await _found(self._tools.cluster.pod(pod.namespace, pod.name))
+        if found is None or found["metadata"]["uid"] != pod.uid:
+            self._registry.missing(pod)
+            return
+        if found["metadata"].get("deletionTimestamp"):
+            self._registry.pod_seen(None, found)
+            return
         raw = await _found(self._tools.cluster.session(pod.namespace, pod.session)) if pod.session else None
         if raw is None or raw["metadata"]["uid"] != pod.session_uid or orders.session(raw).terminal:
             logger.warning("a pod outlived its session", extra=about(pod=pod.name, session=pod.session))

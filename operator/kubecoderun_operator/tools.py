@@ -8,6 +8,7 @@ from kubecoderun_operator.cluster import Cluster
 from kubecoderun_operator.pods import PodDefaults
 from kubecoderun_operator.purge import Purger
 from kubecoderun_operator.remover import Remover
+from kubecoderun_operator.results import Results
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.sidecars import Sidecars
 from kubecoderun_operator.storage import Storage
@@ -24,6 +25,7 @@ class Tools:
     """None if no object store is configured."""
     purger: Purger | None
     """The same."""
+    results: Results
     remover: Remover
     background: Background
     pod_defaults: PodDefaults

@@ -323,6 +323,8 @@ async def test_an_empty_file() -> None:
         put(system, held(S, {**ENTRY, "bytes": 0}), **{F: b""})
         reply = await get(system, f"/download/{S}/{F}")
         assert (reply.status, reply.raw, reply.headers["content-length"]) == (200, b"", "0")
+        for wanted in ("bytes=0-", "bytes=-1"):
+            assert (await get(system, f"/download/{S}/{F}", Range=wanted)).status == 200
 
 
 async def test_bytes_that_the_store_has_lost_are_not_found() -> None:

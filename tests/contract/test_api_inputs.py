@@ -11,6 +11,7 @@ from contract.fakes_api.apiserver import Json, ended, held, ran, succeeded
 from contract.fakes_api.forms import TYPE, file, form
 from contract.fakes_api.system import KEY, System, running
 from kubecoderun_crds import names
+from kubecoderun_crds.session import SessionSpec
 
 SESSIONS = names.SESSION_PLURAL
 S = "s" * 13 + "session1"
@@ -31,7 +32,9 @@ async def system_with_files(system: System) -> None:
 
 def inputs(system: System) -> list[Json]:
     """Of the session that was created last."""
-    request = system.api.sessions()[-1]["spec"]["request"]
+    spec = system.api.sessions()[-1]["spec"]
+    SessionSpec.model_validate(spec)
+    request = spec["request"]
     assert request["code"] == "print(1)"
     return request.get("inputs", [])
 

@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "cluster_attempt_seconds": "test_api_watch: POST that timed out",
     "create_seconds": "test_api_watch",
     "watch_seconds": "test_api_watch",
+    "recheck_seconds": "test_api_watch",
     "wait_slack_seconds": "test_api_exec: 504",
     "pod_refill_seconds": "test_api_exec: full queue",
     "retry_after_seconds": "test_api_exec: 429",

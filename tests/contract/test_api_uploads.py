@@ -15,6 +15,7 @@ from contract.fakes_api.forms import BOUNDARY, END, TYPE, file, form, part, text
 from contract.fakes_api.system import KEY, System, running
 from kubecoderun_api.object_writer import PART_BYTES
 from kubecoderun_crds import names
+from kubecoderun_crds.session import SessionSpec
 
 HEADERS = {"X-API-Key": KEY, "Content-Type": TYPE}
 SESSIONS = names.SESSION_PLURAL
@@ -57,6 +58,9 @@ async def test_a_file_becomes_an_object_and_a_session_that_holds_it(length: bool
         assert resource["metadata"]["labels"][names.LABEL_FRONT_END] == "replica-1"
         request = {"mode": "Files", "files": [{"id": stored, "path": "données é.csv", "bytes": len(content)}]}
         assert resource["spec"] == {"request": request, "expiresAt": resource["spec"]["expiresAt"]}
+        assert SessionSpec.model_validate(resource["spec"]).as_dict()["request"]["files"] == [
+            {"readOnly": False, **request["files"][0]}
+        ]
         expires = datetime.fromisoformat(resource["spec"]["expiresAt"])
         assert timedelta(0) <= datetime.now(UTC) + timedelta(hours=2) - expires < timedelta(seconds=30)
         assert resource["metadata"]["labels"][names.LABEL_EXPIRES] == names.expiry_bucket(expires)

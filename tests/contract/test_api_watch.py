@@ -6,6 +6,7 @@ import pytest
 
 from contract.fakes_api.apiserver import ended, succeeded
 from contract.fakes_api.system import running
+from kubecoderun_api import cluster
 from kubecoderun_crds import names
 
 SESSIONS = names.SESSION_PLURAL
@@ -103,6 +104,46 @@ async def test_a_post_that_timed_out_after_it_landed_is_known_by_its_label() -> 
         system.api.finish(session, succeeded("once"))
         assert (await asyncio.wait_for(task, 5)).json["stdout"] == "once"
         assert len(system.api.sessions()) == 1
+        assert system.api.requests[f"create {SESSIONS}"] == 3
+
+
+async def test_a_watch_that_hangs_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_SILENT_SECONDS", 0.3)
+    async with running() as system:
+        system.api.deaf = True
+        opened = system.api.requests[f"watch {SESSIONS}"]
+        await system.api.until(lambda: system.api.requests[f"watch {SESSIONS}"] > opened)
+        system.api.deaf = False
+        system.api.answer = lambda session: succeeded("x")
+        assert (await system.exec()).json["stdout"] == "x"
+
+
+async def test_an_end_that_the_watch_never_told_is_found_out() -> None:
+    async with running(recheck_seconds=0.3) as system:
+        task = system.start_exec()
+        session = (await system.api.created())["metadata"]["name"]
+        await system.api.until(lambda: system.api.requests[f"get {SESSIONS}"] >= 2)
+        system.api.deaf = True
+        system.api.finish(session, succeeded("unseen"))
+        assert (await asyncio.wait_for(task, 3)).json["stdout"] == "unseen"
+
+
+async def test_a_deletion_that_the_watch_never_told_is_found_out() -> None:
+    async with running(recheck_seconds=0.3) as system:
+        task = system.start_exec()
+        session = (await system.api.created())["metadata"]["name"]
+        system.api.deaf = True
+        system.api.delete(SESSIONS, session)
+        reply = await asyncio.wait_for(task, 3)
+        assert (reply.status, reply.json["error"]) == (503, "session_deleted")
+
+
+async def test_a_conflict_about_something_else_passes() -> None:
+    """With a quota on sessions, the API server answers 409 when its counter is contended."""
+    async with running() as system:
+        system.api.post_statuses = [409, 409]
+        system.api.answer = lambda session: succeeded("x")
+        assert (await system.exec()).json["stdout"] == "x"
         assert system.api.requests[f"create {SESSIONS}"] == 3
 
 

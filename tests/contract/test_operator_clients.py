@@ -126,6 +126,28 @@ async def test_what_is_refused_is_not_repeated(status: int) -> None:
         assert len(api.log) == 1
 
 
+async def test_a_conflict_passes_where_no_version_was_named() -> None:
+    """Of a patch, the API server gives up after five lost races of its own; of a create, when the counters of
+    a quota are contended."""
+    async with cluster() as (api, client, _):
+        api.faults += [Fault(verb, "*", 1, 409, reason="Conflict") for verb in ("create", "patch")]
+        made = await client.create_pod(pod("a"))
+        patch = [{"op": "add", "path": "/metadata/labels/x", "value": "y"}]
+        assert (await client.patch_pod(NAMESPACE, "a", patch))["metadata"]["labels"]["x"] == "y"
+        api.faults.append(Fault("delete", "*", 1, 409, reason="Conflict"))
+        await client.delete_pod(NAMESPACE, "a", made["metadata"]["uid"], 0)
+        assert len(api.store.all("pods")) == 1
+
+
+async def test_a_name_that_is_taken_is_told_at_once() -> None:
+    async with cluster() as (api, client, _):
+        await client.create_pod(pod("a"))
+        with pytest.raises(ApiError) as caught:
+            await client.create_pod(pod("a"))
+        assert caught.value.reason == "AlreadyExists"
+        assert len(api.log) == 2
+
+
 async def test_a_dry_run_makes_nothing() -> None:
     async with cluster() as (api, client, _):
         await client.create_pod(pod("a"), dry_run=True)

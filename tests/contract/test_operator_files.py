@@ -12,7 +12,7 @@ from contract.fakes.system import NAMESPACE, System, operating, system
 from kubecoderun_crds import names
 from kubecoderun_sidecar.protocol import PrepareRequest, Refusal
 
-STORE_URL = f"http://store.test:7070/kubecoderun/kubecoderun/{NAMESPACE}"
+PREFIX = f"kubecoderun/kubecoderun/{NAMESPACE}"
 
 
 def name_of(session: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ async def test_a_run_gets_its_inputs() -> None:
             url = urlsplit(file.url)
             assert (
                 f"{url.scheme}://{url.netloc}{url.path}"
-                == f"{STORE_URL}/{name_of(owner)}/{first_file(owner)}"
+                == f"{on.objects.url}/{PREFIX}/{name_of(owner)}/{first_file(owner)}"
             )
             assert int(parse_qs(url.query)["X-Amz-Expires"][0]) >= 360
         reads = [entry.name for entry in on.api.log[mark:] if entry.verb == "get"]
@@ -193,14 +193,17 @@ async def test_paths_that_exclude_each_other() -> None:
 @pytest.mark.parametrize(
     ("refusal", "reason", "says"),
     [
+        (Refusal("input_unavailable", "gone", input=1), "InputUnavailable", "input second.csv: gone"),
         (
-            Refusal("input_unavailable", "404", input=1),
+            Refusal("input_unavailable", input=0),
             "InputUnavailable",
-            "input second.csv: the object store",
+            "input data.csv: the object store does not have its bytes",
         ),
+        (Refusal("input_unavailable", "gone", input=7), "InputUnavailable", "gone"),
         (Refusal("inputs_too_large", "9 MiB of 4 MiB"), "InvalidRequest", "9 MiB of 4 MiB"),
         (Refusal("inputs_conflict", "a and a/b"), "InvalidRequest", "a and a/b"),
         (Refusal("store_unavailable", "503"), "StoreUnavailable", "503"),
+        (Refusal("store_unavailable", "503", input=1), "StoreUnavailable", "input second.csv: 503"),
     ],
 )
 async def test_what_the_sidecar_says_about_inputs(refusal: Refusal, reason: str, says: str) -> None:
@@ -214,7 +217,7 @@ async def test_what_the_sidecar_says_about_inputs(refusal: Refusal, reason: str,
         inputs = [given(files), given(files, "second.csv")]
         found = await on.ended(on.session("print:x", inputs=inputs))
         assert found["reason"] == reason
-        assert says in found["message"]
+        assert found["message"] == says
         assert found["attempts"] == 1
         await on.until(lambda: not on.pods("assigned"), "its pod is removed")
 
@@ -376,7 +379,7 @@ async def test_the_form_for_uploads_is_this_sessions_own() -> None:
         assert outputs is not None
         assert outputs.form is not None
         assert outputs.id_prefix == name_of(session)[:13]
-        assert outputs.form.url == "http://store.test:7070/kubecoderun"
+        assert outputs.form.url == f"{on.objects.url}/kubecoderun"
         assert outputs.form.key_prefix == f"kubecoderun/{NAMESPACE}/{name_of(session)}/"
 
 

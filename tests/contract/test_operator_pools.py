@@ -136,6 +136,21 @@ async def test_lost_answers_to_creates_do_not_lead_to_a_pod_too_many() -> None:
         assert len(system.pods()) == 4
 
 
+async def test_a_create_is_not_repeated_when_its_pod_has_been_seen() -> None:
+    """The answer was lost, and before the next attempt the pod was used and removed: its name is free."""
+    async with operating() as system:
+        answer = Fault("create", "pods", times=1, status=503, after=True, headers=(("Retry-After", "1"),))
+        system.pool(replicas=0)
+        await system.conditions(TemplateAccepted="True Accepted")
+        system.api.faults.append(answer)
+        assert (await system.ended(system.session("print:x")))["phase"] == "Succeeded"
+        await system.until(lambda: not system.pods(), "it is gone", seconds=0.8)
+        await asyncio.sleep(1.5)
+        created = [(entry.verb, entry.resource) for entry in system.api.writes()]
+        assert ("create", "pods") not in created
+        assert system.pods() == []
+
+
 # --- what is wrong ------------------------------------------------------------------------------------
 
 

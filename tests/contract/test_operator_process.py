@@ -1,5 +1,6 @@
 """The operator as a process: SIGKILL, SIGTERM, health, metrics, its log."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,15 +47,43 @@ async def test_sigterm_releases_the_lease_and_exits_with_zero(tmp_path: Path) ->
         assert len(on.pods()) == 2
 
 
-async def test_a_lost_lease_ends_the_process_with_one(tmp_path: Path) -> None:
+async def test_after_a_lost_lease_the_same_process_stands_by_and_leads_again(tmp_path: Path) -> None:
+    """An exit would be a crash to the kubelet, which waits longer before each restart of such a container."""
     async with system() as on, process(on, tmp_path) as operator:
 
-        def steal(found: dict) -> dict:  # type: ignore[type-arg]
-            found["spec"]["holderIdentity"] = "somebody"
-            return found
+        def hold(identity: str) -> None:
+            def edit(found: dict) -> dict:  # type: ignore[type-arg]
+                found["spec"]["holderIdentity"] = identity
+                return found
 
-        on.api.store.change("leases", "kubecoderun-system", "kubecoderun-operator", steal)
-        assert await operator.ended(10) == 1
+            on.api.store.change("leases", "kubecoderun-system", "kubecoderun-operator", edit)
+
+        hold("somebody")
+        await on.until(lambda: "beginning again" in operator.messages(), "the process gives up", 10)
+        on.pool()
+        session = on.session("print:x")
+        await asyncio.sleep(0.5)
+        assert on.status(session) == {}
+        hold("")
+        assert (await on.ended(session, seconds=20))["phase"] == "Succeeded"
+        assert operator.alive
+        assert await operator.terminate() == 0
+
+
+async def test_a_watch_that_fails_ends_nothing(tmp_path: Path) -> None:
+    """The API server may report any error in a watch; kopf ends with it."""
+    async with system() as on, process(on, tmp_path) as operator:
+        on.pool()
+        await on.ready(2, seconds=20)
+        session = on.session("sleep:1.5 print:done")
+        uid = session["metadata"]["uid"]
+        await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
+        on.api.fail_watches("executionpools")
+        await on.until(lambda: "beginning again" in operator.messages(), "the process begins again", 10)
+        assert (await on.ended(session, seconds=20))["phase"] == "Succeeded"
+        assert sum(side.starts for side in on.node.of_session(uid)) == 1
+        assert operator.alive
+        assert await operator.terminate() == 0
 
 
 async def test_health_metrics_and_log(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from contract.fakes.node import moment
 from contract.fakes.store import RefusedError
 from contract.fakes.system import System, operating, system
 from kubecoderun_crds import names
-from kubecoderun_sidecar.protocol import Owner
+from kubecoderun_sidecar.protocol import Captured, Owner, RunResult, Usage
 
 
 async def running(on: System, code: str) -> dict[str, Any]:
@@ -111,21 +112,41 @@ async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
         assert status["phase"] == "Succeeded"
 
 
-async def test_a_session_whose_pod_vanished_before_anything_was_written_runs_again() -> None:
-    """Neither a label nor its status says that it had started. Runs of more than a second leave such a
-    trace."""
+async def test_a_session_whose_pod_vanished_without_a_trace_does_not_run_again() -> None:
+    """Its status was never written, and its pod went while nobody watched; the API server remembers the
+    pod."""
     async with system() as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
         session = await running(on, "sleep:0.3 print:x")
+        waiting = on.session("print:y", pool="none")
         await on.kill(first)
         (pod,) = on.pods("assigned")
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session)
-        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
-        assert status["pod"]["name"] != pod["metadata"]["name"]
+        assert (status["reason"], status["pod"]["name"]) == ("PodLost", pod["metadata"]["name"])
+        assert sum(side.starts for side in on.node.of_session(session["metadata"]["uid"])) == 1
+        assert (await on.ended(waiting))["reason"] == "PoolNotFound"
+
+
+async def test_sessions_that_nobody_can_have_started_run() -> None:
+    """Made before the operator ended, but not yet given a pod; and made while there was none."""
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=0, maxPods=1)
+        on.node.unschedulable = "0/1 nodes"
+        early = on.session("print:early")
+        await on.until(lambda: on.pods(), "a pod is made for it")
+        await on.kill(first)
+        late = on.session("print:late")
+        on.node.unschedulable = ""
+        for pod in on.pods():
+            on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        assert (await on.ended(early))["result"]["stdout"] == "early"
+        assert (await on.ended(late))["result"]["stdout"] == "late"
 
 
 async def test_a_running_session_without_a_pod_is_lost() -> None:
@@ -142,6 +163,67 @@ async def test_a_running_session_without_a_pod_is_lost() -> None:
         status = await on.ended(session)
         assert (status["phase"], status["reason"]) == ("Failed", "PodLost")
         assert status["pod"]["name"] == pod["metadata"]["name"]
+
+
+def store_result(on: System, session: dict[str, Any], started: str, stdout: str) -> None:
+    """As the sidecar does at the end of a run of more than a second, before it tells anybody."""
+    result = RunResult(
+        "Succeeded", 0, None, started, moment(), moment(), Captured(stdout), Captured(), True, Usage()
+    )
+    key = f"/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/result.json"
+    on.objects.objects[key] = result.to_json()
+
+
+async def test_a_run_that_ended_before_its_pod_was_lost_has_its_result() -> None:
+    """Nobody was there to hear it: the operator was gone, and then the pod."""
+    async with system(running_after_seconds=0.1) as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        await on.kill(first)
+        (pod,) = on.pods("assigned")
+        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        await on.start()
+        status = await on.ended(session)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+        assert status["pod"]["name"] == pod["metadata"]["name"]
+
+
+async def test_a_result_is_read_when_the_pod_is_lost_while_the_operator_looks() -> None:
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        (pod,) = on.pods("assigned")
+        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        status = await on.ended(session, seconds=5)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+
+
+@pytest.mark.parametrize("broken", ["other run", "not a result", "store is down"])
+async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> None:
+    """A session of the same name may have been there before, and its result still is."""
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        (pod,) = on.pods("assigned")
+        store_result(on, session, "2020-01-01T00:00:00.000000Z", "of yesterday")
+        if broken == "not a result":
+            for key in on.objects.objects:
+                on.objects.objects[key] = b"<xml/>"
+        elif broken == "store is down":
+            on.objects.statuses = [503] * 100
+        on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
+        status = await on.ended(session, seconds=5)
+        assert status["reason"] == "PodLost"
+        assert "result" not in status
 
 
 async def test_a_labelled_pod_that_is_silent_is_lost() -> None:

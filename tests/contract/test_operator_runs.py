@@ -90,6 +90,15 @@ async def test_endings_of_programs() -> None:
         assert found["escape"]["result"]["stdoutBase64"] == base64.b64encode(b"\x1b[31m").decode()
 
 
+async def test_a_conflict_does_not_cost_a_result() -> None:
+    async with operating() as system:
+        system.pool()
+        await system.ready(2)
+        system.api.faults.append(Fault("patch", "executionsessions/status", 3, 409, reason="Conflict"))
+        status = await system.ended(system.session("print:hello"))
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "hello")
+
+
 async def test_a_pod_that_is_bound_elsewhere_is_given_up_for_the_next() -> None:
     async with operating() as system:
         system.pool()
@@ -173,7 +182,7 @@ async def test_stored_code_comes_by_a_presigned_url() -> None:
         code = sidecar.request.code  # type: ignore[union-attr]
         assert isinstance(code, StoredCode)
         assert code.url.startswith(
-            f"http://store.test:7070/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/code?"
+            f"{system.objects.url}/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/code?"
         )
 
 

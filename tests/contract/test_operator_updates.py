@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from contract.fakes.store import RefusedError
 from contract.fakes.system import operating
 from kubecoderun_crds import names
@@ -114,6 +116,47 @@ async def test_a_gap_in_the_watch_of_pods() -> None:
         system.api.store.forget_history("pods", quietly=delete)
         assert (await system.ended(system.session("print:x")))["phase"] == "Succeeded"
         await system.until(lambda: len(system.ready_pods()) == 3, "replaced")
+
+
+async def test_a_pod_whose_events_got_lost_is_found_out() -> None:
+    """Its readiness would otherwise never be known: nothing more happens to a warm pod."""
+    async with operating(sweep_pods_seconds=0.3) as system:
+        system.pool(replicas=1)
+        await system.ready(1)
+        system.api.unseen.add("pods")
+        system.edit_pool(replicas=2)
+        await system.until(lambda: len(system.ready_pods()) == 2, "the second pod is ready")
+        await system.until(lambda: system.pool_status()["readyReplicas"] == 2, "known", seconds=3)
+
+
+async def test_a_pool_that_was_deleted_in_a_gap_gets_no_pods_any_more() -> None:
+    async with operating(sweep_pods_seconds=0.3) as system:
+        system.pool(replicas=2)
+        await system.ready(2)
+
+        def delete() -> None:
+            system.api.store.delete(names.POOL_PLURAL, "kubecoderun", "python")
+
+        system.api.store.forget_history(names.POOL_PLURAL, quietly=delete)
+        await asyncio.sleep(0.8)
+        for name in system.pod_names():  # as the garbage collector does
+            system.api.store.delete("pods", "kubecoderun", name)
+        await asyncio.sleep(0.5)
+        assert not system.pods()
+
+
+async def test_a_pod_that_is_being_removed_is_no_orphan_although_the_news_is_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with operating(sweep_pods_seconds=0.05) as system:
+        system.pool(replicas=2)
+        await system.ready(2)
+        system.node.ends_after = 0.3
+        system.api.watch_delay = lambda resource: 0.2 if resource == "pods" else 0.0
+        for _ in range(3):
+            assert (await system.ended(system.session("print:x")))["phase"] == "Succeeded"
+        await system.ready(2)
+        assert "a pod outlived its session" not in caplog.messages
 
 
 async def test_an_orphan_is_removed() -> None:

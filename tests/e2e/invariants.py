@@ -21,10 +21,6 @@ OUTLIVES_BY = 60.0
 LOOK_BACK, LOOK_AHEAD = 10.0, 3.0
 """I3: three streams arrive in no common order, so a pod that was created is compared with the largest target
 between so many seconds before and after its arrival."""
-SURGE = 1
-"""I3: a pod that is being replaced (retired in its sidecar, deletion on its way) can still look warm when its
-replacement appears. One pod over the target was seen in the cluster now and then; that this is the cause is
-inferred from the code, not from a trace."""
 LATER_STATES = {"warm": {"warm", "assigned", "retiring"}, "assigned": {"assigned"}, "retiring": {"retiring"}}
 
 
@@ -230,7 +226,7 @@ class Invariants:
         in_force = max((t[0] for t in pool.targets if t[0] <= first), default=first)
         targets = [target for target in pool.targets if in_force <= target[0] <= last]
         wanted, allowed = max((t[1] for t in targets), default=0), max((t[2] for t in targets), default=0)
-        if creation.unassigned > wanted + SURGE:
+        if creation.unassigned > wanted:
             self._tell(
                 f"I3: pool {pool.name} had {creation.unassigned} unassigned pods, wanted at most {wanted}"
             )

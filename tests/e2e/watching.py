@@ -48,9 +48,12 @@ class InvariantWatcher:
             threading.Thread(target=self._follow, args=(path, handler, version), daemon=True).start()
         threading.Thread(target=self._tick, daemon=True).start()
 
-    def finish(self) -> list[str]:
-        """Wait until pods of ended owners are gone (or late), stop, and return every broken promise."""
-        deadline = time.monotonic() + SETTLE_SECONDS
+    def finish(self, settle: float = SETTLE_SECONDS) -> list[str]:
+        """Wait until pods of ended owners are gone (or late), stop, and return every broken promise.
+
+        settle: seconds to wait at most.
+        """
+        deadline = time.monotonic() + settle
         while time.monotonic() < deadline and self._busy():
             time.sleep(1.0)
         self._stopped.set()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubecoderun_api import filenames
+from kubecoderun_crds.files import is_file_path
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,15 @@ def test_names_that_can_be_used(name: str) -> None:
 )
 def test_names_that_cannot_be_used(name: str, clause: str) -> None:
     assert filenames.problem(name) == clause
+
+
+@given(st.text("ab/.\\\n\t é\0\u200d\x85", max_size=30) | st.text(max_size=300))
+def test_exactly_the_names_that_a_session_takes_can_be_used(name: str) -> None:
+    usable = filenames.problem(name) is None
+    if all(len(part.encode("utf-8", "surrogatepass")) <= 255 for part in name.split("/")):
+        assert usable is is_file_path(name)
+    else:
+        assert not usable
 
 
 @given(st.text("ab/.\\\n é\0", max_size=12))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kubecoderun_api import forms
 from kubecoderun_api.forms import Event, FileBegins, FileContent, FileEnds, Form, FormError
+from kubecoderun_crds.pool import MAX_FILES
 
 BOUNDARY = "----WebKitFormBoundary7MA4"
 TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -211,7 +212,7 @@ def test_everything_but_the_content_of_files_is_bounded() -> None:
 def test_as_many_fields_and_files_as_allowed() -> None:
     files, fields = read(
         b"".join(text(f"f{n}", "x") for n in range(forms.MAX_FIELDS))
-        + b"".join(file(f"f{n}", field="files") for n in range(forms.MAX_FILES))
+        + b"".join(file(f"f{n}", field="files") for n in range(MAX_FILES))
         + END
     )
     assert (len(files), len(fields)) == (256, 64)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kubecoderun_api import session_files
 from kubecoderun_api.lifetimes import is_active, next_end
 from kubecoderun_api.session_files import NOTHING, SessionFile, SessionFiles
+from kubecoderun_crds.files import SKIP_REASONS
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 S = "s" * 21
@@ -109,6 +110,10 @@ def test_what_was_not_kept() -> None:
     note = session_files.skipped_note(many) or ""
     assert note.startswith("99 new or changed files not kept: f0 (too many directories), ")
     assert note.endswith("f19 (too many directories), and 79 more.")
+
+
+def test_every_reason_for_skipping_has_words() -> None:
+    assert set(session_files._WHY_SKIPPED) == set(SKIP_REASONS)
 
 
 @given(st.integers(60, 10**6), st.none() | st.integers(-(10**6), 10**6))

@@ -124,6 +124,19 @@ def test_pods_that_end_or_are_deleted_are_not_handed_out() -> None:
     assert [found.name for found in allocator.counts().free] == ["b"]
 
 
+def test_a_pod_on_its_way_out_counts_as_unassigned_until_its_deletion_is_seen() -> None:
+    allocator = with_pods("a", "b")
+    allocator.retire("uid-a")
+    assert (allocator.counts().terminating, allocator.counts().leaving) == (1, 1)
+    allocator.observe(pod("a", version=2, deleting=True))
+    assert (allocator.counts().terminating, allocator.counts().leaving) == (1, 0)
+    # That a session had this one is known, although no event has told yet.
+    allocator.claim("s", 9.0)
+    allocator.assigned("s")
+    allocator.spend("uid-b")
+    assert (allocator.counts().terminating, allocator.counts().leaving) == (2, 0)
+
+
 def test_only_unassigned_pods_can_be_retired() -> None:
     allocator = with_pods("a", "b")
     allocator.claim("s", 9.0)

@@ -64,6 +64,8 @@ class Histories(RuleBasedStateMachine):
         """Sessions that are not over."""
         self.excess = 0
         """Pods made because an expectation expired although its pod existed."""
+        self.deletions: list[str] = []
+        """Requests to delete pods that are on their way; until they land, the pods look as before."""
         self.start_process()
 
     def start_process(self) -> None:
@@ -146,8 +148,7 @@ class Histories(RuleBasedStateMachine):
         session = sorted(self.reserved)[choice % len(self.reserved)]
         uid = self.reserved.pop(session)
         self.allocator.spend(uid)
-        if uid in self.truth.pods:
-            self.truth.remove(uid)
+        self.deletions.append(uid)
         self.claim(session, first=bound)
 
     @rule(session=consumes(sessions))
@@ -169,6 +170,17 @@ class Histories(RuleBasedStateMachine):
         self.now += 61
         for session in self.allocator.overdue(self.now):
             self.alive.discard(session)
+
+    @precondition(lambda self: self.deletions)
+    @rule(choice=st.integers(0, 99), at_once=st.booleans())
+    def deletion_lands(self, choice: int, at_once: bool) -> None:
+        """At once: as for a pod that no node had yet. Otherwise it is there until the node has ended it."""
+        uid = self.deletions.pop(choice % len(self.deletions))
+        pod = self.truth.pods.get(uid)
+        if pod is not None and at_once:
+            self.truth.remove(uid)
+        elif pod is not None and not pod.deleting:
+            self.truth.put(replace(pod, deleting=True))
 
     # --- the node ------------------------------------------------------------------------------------
 
@@ -232,9 +244,9 @@ class Histories(RuleBasedStateMachine):
             pod = self.truth.pods.get(victim.uid)
             # The sidecar's lock: a pod that has an owner cannot be retired.
             if pod is not None and pod.state == PodState.WARM:
-                self.truth.put(replace(pod, deleting=True))
+                self.deletions.append(victim.uid)
         counts = self.allocator.counts()
-        have = len(counts.free) + counts.reserved + len(self.expected)
+        have = len(counts.free) + counts.reserved + counts.leaving + len(self.expected)
         assert made.create == 0 or have + made.create <= wanted(self.target, counts) + len(made.retire)
         for _ in range(made.create):
             self.create(outcome)

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -150,6 +151,34 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert await acquires(second)
     assert second.epoch == 2
     await first.release()
+    assert leases.spec["holderIdentity"] == "b"
+
+
+async def test_it_is_known_until_when_an_earlier_leader_may_have_acted() -> None:
+    leases, clock = Leases(), Clock()
+    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
+    await first.acquire()
+    assert first.predecessor_until is None
+    await first.release()
+    await second.acquire()
+    assert second.predecessor_until == pytest.approx(time.time() + TERMS.duration, abs=2)
+
+
+async def test_a_renewal_that_was_cut_short_does_not_keep_the_lease_from_being_released() -> None:
+    leases, clock = Leases(), Clock()
+    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
+    await first.acquire()
+    leases.put(leases.stored or {})  # it landed, and nobody was there to read the answer
+    await first.release()
+    assert await acquires(second)
+
+
+async def test_nobody_releases_the_lease_of_another() -> None:
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    leases.put({**leases.stored, "spec": {**leases.spec, "holderIdentity": "b"}})  # type: ignore[dict-item]
+    await elector.release()
     assert leases.spec["holderIdentity"] == "b"
 
 

@@ -143,6 +143,10 @@ def test_text_only_if_a_terminal_can_print_it(captured: Captured, expected: dict
 
 def test_an_oversized_preview_is_cut() -> None:
     found = completed(ended(result(stdout=Captured("x" * 40_000, None, 40_000, False)), 30))["result"]
+    assert found["stdout"] == "x" * 12_288 + "\n[... 23616 bytes omitted ...]\n" + "x" * 4096
+    assert found["stdoutTruncated"] is True
+    raw = base64.b64encode(b"\xff" * 40_000).decode()
+    found = completed(ended(result(stdout=Captured(None, raw, 40_000, False)), 30))["result"]
     assert len(base64.b64decode(found["stdoutBase64"])) == 16_640
     assert found["stdoutTruncated"] is True
 
@@ -220,6 +224,22 @@ def test_statuses_on_the_way() -> None:
     assert running["phase"] == "Running"
     assert "reason" not in running
     assert running["pod"]["name"] == "python-1"
+
+
+def test_a_stored_result_is_shortened_to_what_fits_into_a_status() -> None:
+    long = "é" * 30_000
+    found = ended(result(stdout=Captured(long, None, 60_000, False), stored=True), 30).result
+    assert found is not None
+    assert found["stdoutTruncated"] is True
+    assert found["stdoutBytes"] == 60_000
+    text = found["stdout"]
+    assert len(text.encode()) <= 16_640
+    head, note, tail = text.partition("\n[... ")
+    assert set(head) == {"é"}
+    assert note
+    assert tail.endswith("é")
+    omitted = int(tail.split(" ", 1)[0])
+    assert len(head.encode()) + omitted + len(tail.partition("]\n")[2].encode()) == 60_000
 
 
 # --- files --------------------------------------------------------------------------------------------

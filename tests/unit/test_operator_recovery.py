@@ -3,7 +3,7 @@
 import pytest
 
 from kubecoderun_operator.members import Member
-from kubecoderun_operator.recovery import Carrier, Step, decide
+from kubecoderun_operator.recovery import Carrier, Step, decide, is_doubtful
 from kubecoderun_sidecar.protocol import Owner, StateAnswer
 
 ME = "session-uid"
@@ -68,6 +68,31 @@ def test_decisions(
     assert found.step is step
     assert (found.pod.name if found.pod else None) == pod_name
     assert [other.name for other in found.discard] == discard
+
+
+def test_a_session_whose_pod_is_gone_is_not_run_again() -> None:
+    found = decide(ME, "", "", [], pod("a"))
+    assert (found.step, found.pod) == (Step.LOST, pod("a"))
+    # A pod that is there says more.
+    assert decide(ME, "", "", [mine("b", "running")], pod("a")).step is Step.ATTACH
+    assert decide(ME, "", "", [blank("b")], pod("a")).step is Step.PREPARE
+
+
+@pytest.mark.parametrize(
+    ("phase", "created", "until", "carried", "doubtful"),
+    [
+        ("", 100.0, 105.0, False, True),
+        ("Queued", 100.0, 105.0, False, True),
+        ("", 100.0, None, False, True),
+        # nobody was there to start it
+        ("", 106.0, 105.0, False, False),
+        # its pod or its status says more
+        ("", 100.0, 105.0, True, False),
+        ("Running", 100.0, 105.0, False, False),
+    ],
+)
+def test_doubt(phase: str, created: float, until: float | None, carried: bool, doubtful: bool) -> None:
+    assert is_doubtful(phase, created, until, carried=carried) is doubtful
 
 
 def test_the_pod_named_in_the_status_counts_among_silent_ones() -> None:

@@ -23,9 +23,14 @@ def pod(
 
 
 def counts(
-    *free: Member, reserved: int = 0, assigned: int = 0, terminating: int = 0, waiting: int = 0
+    *free: Member,
+    reserved: int = 0,
+    assigned: int = 0,
+    terminating: int = 0,
+    waiting: int = 0,
+    leaving: int = 0,
 ) -> Counts:
-    return Counts(free, reserved, assigned, terminating, waiting)
+    return Counts(free, reserved, assigned, terminating, waiting, leaving)
 
 
 def brake(batch: int = LARGEST_BATCH, until: float = 0.0) -> Brake:
@@ -67,6 +72,11 @@ def test_wanted(state: Counts, want: int) -> None:
         (counts(pod("a", ready=False), pod("b", ready=False), pod("c", ready=False)), 0, 0),
         (counts(pod("a"), pod("b"), pod("c"), waiting=2), 0, 2),
         (counts(pod("a"), pod("b"), pod("c"), reserved=3), 0, 0),
+        # one on its way out still looks like a warm pod, and then still needs room
+        (counts(pod("a"), pod("b"), terminating=1, leaving=1), 0, 0),
+        (counts(pod("a"), pod("b"), terminating=1), 0, 1),
+        (counts(pod("a"), assigned=7, terminating=1, leaving=1), 0, 1),
+        (counts(pod("a"), assigned=8, terminating=1, leaving=1), 0, 0),
     ],
 )
 def test_creates(state: Counts, expected: int, create: int) -> None:

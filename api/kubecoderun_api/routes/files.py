@@ -68,8 +68,14 @@ async def download(request: Request, session: str, file: str) -> Response:
     reader = await services.store.read_file(session, file, wanted_range(found, request.headers))
     if reader.status < 300:
         services.metrics.downloads.labels("sent").inc()
-        seconds = services.settings.download_stall_seconds
-        return Download(found, reader, services.metrics, context.exchange, stall_seconds=seconds)
+        return Download(
+            found,
+            reader,
+            services.metrics,
+            context.exchange,
+            requested_at=context.started,
+            stall_seconds=services.settings.download_stall_seconds,
+        )
     reader.close()
     if reader.status == 416:
         services.metrics.downloads.labels("refused").inc()

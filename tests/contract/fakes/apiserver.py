@@ -46,8 +46,13 @@ class Fault:
     times: int
     status: int = 500
     headers: tuple[tuple[str, str], ...] = ()
+    reason: str = "InternalError"
     after: bool = False
     """Carry the request out all the same: only the answer is lost."""
+
+
+FAILURE = Event(0, "ERROR", {"kind": "Status", "code": 500, "reason": "InternalError"}, None)
+"""In the queue of a watch: it ends with this error."""
 
 
 class ApiServer:
@@ -61,6 +66,8 @@ class ApiServer:
         self.url = ""
         self.watch_delay: Callable[[str], float] = lambda _resource: 0.0
         """Seconds by which events of a resource come late."""
+        self.unseen: set[str] = set()
+        """Resources whose events get lost: watches stay open and say nothing of them."""
         self.delete_pod: Callable[[Json, int], None] | None = None
         """What a node does about a pod that is to end; without one, pods are gone at once."""
         self.kinds_served = True
@@ -90,6 +97,11 @@ class ApiServer:
         done = [entry for entry in self.log[since:] if entry.is_write and entry.code < 300]
         return done if leases else [entry for entry in done if entry.resource != "leases"]
 
+    def fail_watches(self, resource: str) -> None:
+        """Tell an internal error in all watches of a resource."""
+        for watcher in self.store.collections[resource].watchers:
+            watcher.put_nowait(FAILURE)
+
     # --- requests ---------------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -114,11 +126,11 @@ class ApiServer:
         status, found = 200, {}
         try:
             if fault is not None and not fault.after:
-                raise RefusedError(fault.status, "InternalError", "injected", dict(fault.headers))
+                raise RefusedError(fault.status, fault.reason, "injected", dict(fault.headers))
             found = self._carry_out(request, verb, resource, namespace, name, subresource, body, dry_run)
             status = 201 if verb == "create" else 200
             if fault is not None:
-                raise RefusedError(fault.status, "InternalError", "injected", dict(fault.headers))
+                raise RefusedError(fault.status, fault.reason, "injected", dict(fault.headers))
         except RefusedError as refusal:
             self.log.append(Request(verb, label, name, refusal.status, dry_run, body))
             return _refusal(refusal)
@@ -193,6 +205,12 @@ class ApiServer:
         collection.watchers.add(queue)
         try:
             while (news := await queue.get()) is not None:
+                if news is FAILURE:
+                    error = {"type": news.kind, "object": news.object}
+                    await response.write(json.dumps(error).encode() + b"\n")
+                    break
+                if resource in self.unseen:
+                    continue
                 if delay := self.watch_delay(resource):
                     await asyncio.sleep(delay)
                 line = _seen_by(request, news, namespace)

@@ -206,7 +206,11 @@ class Sidecar:
             tuple(skipped),
             len(skipped),
         )
+        await self.conclude()
         self._done.set()
+
+    async def conclude(self) -> None:
+        """What comes between the end of the program and the answer; nothing here."""
 
     def _state(self) -> Any:
         if self.result is not None:

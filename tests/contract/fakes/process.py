@@ -43,6 +43,7 @@ class OperatorProcess:
             "lease_retry_seconds": 0.1,
             "api_attempt_seconds": 1,
             **STORE,
+            "store_endpoint": self._system.objects.url,
             **overrides,
         }
         environment = {f"KCR_{name.upper()}": str(value) for name, value in settings.items()}
@@ -104,9 +105,18 @@ class OperatorProcess:
         ):
             return answer.status, await answer.text()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process that was started is still the one that runs."""
+        return self._process is not None and self._process.returncode is None
+
     def lines(self) -> list[dict[str, Any]]:
         """Its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def messages(self) -> list[str]:
+        """The messages of its log."""
+        return [entry["message"] for entry in self.lines()]
 
     async def end(self) -> None:
         if self._process is not None and self._process.returncode is None:

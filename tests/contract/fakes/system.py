@@ -9,6 +9,7 @@ from typing import Any
 from contract.fakes.apiserver import ApiServer
 from contract.fakes.node import Node
 from contract.fakes.store import Json
+from contract.fakes_api.store import FakeStore, object_store
 from kubecoderun_crds import names
 from kubecoderun_crds.reasons import TERMINAL_PHASES
 from kubecoderun_operator.app import App
@@ -28,8 +29,8 @@ STORE = {
 class System:
     """What a test needs: it makes resources, waits for what becomes of them, and restarts operators."""
 
-    def __init__(self, api: ApiServer, node: Node) -> None:
-        self.api, self.node = api, node
+    def __init__(self, api: ApiServer, node: Node, objects: FakeStore) -> None:
+        self.api, self.node, self.objects = api, node, objects
         self.apps: list[tuple[App, asyncio.Task[None]]] = []
         self.overrides: dict[str, Any] = {}
 
@@ -49,6 +50,7 @@ class System:
             "drain_seconds": 0.0,
             "pool_status_seconds": 0.2,
             **STORE,
+            "store_endpoint": self.objects.url,
             **self.overrides,
             **overrides,
         }
@@ -211,8 +213,12 @@ class System:
 @asynccontextmanager
 async def system(**overrides: Any) -> AsyncIterator[System]:
     """A cluster with a node; operators are started by the test."""
-    async with ApiServer().serving() as api, Node(api, SIGNATURES.public_key).serving() as node:
-        made = System(api, node)
+    async with (
+        ApiServer().serving() as api,
+        Node(api, SIGNATURES.public_key).serving() as node,
+        object_store() as objects,
+    ):
+        made = System(api, node, objects)
         made.overrides = overrides
         try:
             yield made

@@ -309,7 +309,7 @@ def _allowed(before: Json, after: Json) -> bool:
     old, new = before["spec"], after["spec"]
     removed = new.get("removedFiles", [])
     return (
-        old["request"] == new["request"]
+        old.get("request") == new.get("request")
         and len(set(removed)) == len(removed)
         and set(old.get("removedFiles", [])) <= set(removed)
         and old.get("expiresAt", "") <= new.get("expiresAt", "")
