@@ -42,7 +42,9 @@ def presigned(
         path = f"{folder}/{name}"
         request = f"PUT\n{path}\n{query}\nhost:{bucket.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(request.encode()).hexdigest()
-        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}".encode(), "sha256").hex()
+        signature = hmac.digest(
+            key, f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}".encode(), "sha256"
+        ).hex()
         yield f"{bucket.scheme}://{bucket.netloc}{path}?{query}{_SIGNATURE}{signature}"
 
 

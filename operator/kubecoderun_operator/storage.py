@@ -95,7 +95,7 @@ class Storage:
         id_prefix = names.file_id_prefix(session)
         key_prefix = names.session_prefix(self._address.install_id, namespace, session)
         if self._address.uploads == "put":
-            ids = [names.file_id(session) for _ in range(files)]
+            ids = names.file_ids(session, files)
             keys = [key_prefix + id for id in ids]
             urls = slots.presigned(
                 self._bucket, keys, self._address.region, self._credentials, _life(seconds)
