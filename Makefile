@@ -1,9 +1,10 @@
-# `make help` lists the targets. They heed CLUSTER (kind, the default, or current), KCR_PORT (8000) and KCR_REGISTRY.
+# `make help` lists the targets. They heed CLUSTER (kind, the default, or current), STORE (versitygw, the default, or
+# minio), KCR_PORT (8000) and KCR_REGISTRY.
 SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: help run stop test lint bench cluster-up images deploy venv crds constraints clean
+.PHONY: help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +17,9 @@ stop: ## take it all away again
 
 test: ## every test there is, on a cluster of its own; a table of times at the end
 	@python3 cluster/test.py
+
+test-store: venv ## does an S3 store work for KubeCodeRun? KCR_STORE_* say which: docs/object-store.md
+	@$(VENV)/python -m pytest -q tests/store $(ARGS)
 
 lint: venv ## ruff and mypy
 	$(VENV)/ruff check .

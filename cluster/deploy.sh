@@ -6,7 +6,7 @@
 . "$ROOT/cluster/progress.sh"
 . "$ROOT/cluster/provider.sh"
 
-OVERLAY=${KCR_OVERLAY:-$ROOT/manifests/overlays/dev}
+OVERLAY=${KCR_OVERLAY:-$ROOT/manifests/overlays/$STORE_OVERLAY}
 WAIT_SECONDS=${KCR_WAIT_SECONDS:-240}
 
 apply() { timeout 120 kubectl apply --server-side --force-conflicts --field-manager kubecoderun-dev "$@" >>"$LOGS/apply.log"; }
@@ -67,6 +67,7 @@ write_env() {
 }
 
 : > "$LOGS/apply.log"
+echo "$STORE" > "$BUILD/object-store"
 mapfile -t images < <(cut -d' ' -f2 "$BUILD/images")
 load_images "${images[@]}"
 render

@@ -15,19 +15,27 @@ CLUSTER_NAME=${KCR_CLUSTER_NAME:-kcr}                     # of the kind cluster;
 KCR_PORT=${KCR_PORT:-8000}                                # the front end's port on 127.0.0.1
 NODE_PORT=30800                                           # ... and on the cluster's node
 SYSTEM_NAMESPACE=kubecoderun-system
-PARTS="operator api sidecar python store"                 # images of ours, images/<part>.Containerfile
+# versitygw | minio: the object store inside the cluster. What was deployed last counts until `make stop`.
+STORE=${STORE:-$(cat "$BUILD/object-store" 2>/dev/null || echo versitygw)}
+case $STORE in
+  versitygw) STORE_PART=store STORE_OVERLAY=dev ;;
+  minio) STORE_PART=minio STORE_OVERLAY=dev-minio ;;
+  *) echo "error: STORE=$STORE: use versitygw or minio" >&2; exit 1 ;;
+esac
+PARTS="operator api sidecar python $STORE_PART"           # images of ours, images/<part>.Containerfile
 
 KIND_VERSION=v0.33.0
 KUBERNETES_VERSION=1.35.4       # built node: the last minor for containerd 1.x (Debian bookworm) and for cgroup v1
 ETCD_VERSION=v3.6.6
 COREDNS_VERSION=v1.15.0
 VERSITYGW_VERSION=v1.8.0
+MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c    # the last commit upstream: its releases are no Go module versions
 # Names `kubeadm config images list` gives for KUBERNETES_VERSION; the built node carries images so named.
 ETCD_IMAGE=registry.k8s.io/etcd:3.6.6-0
 COREDNS_IMAGE=registry.k8s.io/coredns/coredns:v1.13.1
 PAUSE_IMAGE=registry.k8s.io/pause:3.10
 
-export CLUSTER KCR_PORT
+export CLUSTER STORE KCR_PORT
 export KCR_USER_KUBECONFIG=${KCR_USER_KUBECONFIG-${KUBECONFIG:-$HOME/.kube/config}}
 export KUBECONFIG=$BUILD/kubeconfig                       # kind's, or a copy of the user's current context
 export PATH=$BUILD/bin:$PATH:/usr/local/go/bin

@@ -15,7 +15,15 @@ inputs_of() {
     api) echo "$pinned $ROOT/images/requirements.py $ROOT/crds/kubecoderun_crds $ROOT/api" ;;
     sidecar) echo "$pinned $ROOT/images/requirements.py $ROOT/sidecar" ;;
     python) echo "$ROOT/constraints.txt $ROOT/images/install.sh $ROOT/images/python.packages $ROOT/images/runner $ROOT/runner" ;;
-    store) echo "$ROOT/cluster/binaries.sh" ;;
+    store | minio) echo "$ROOT/cluster/binaries.sh" ;;
+  esac
+}
+
+# The program of binaries.sh that is all there is in the image; nothing for the others.
+program_of() {
+  case $1 in
+    store) echo versitygw ;;
+    minio) echo minio ;;
   esac
 }
 
@@ -35,11 +43,14 @@ prepare_secrets() {
 
 build_part() { # PART IMAGE BASE
   local context=$ROOT options=(--build-arg "BASE_IMAGE=$3" "${SECRETS[@]}")
-  if [ "$1" = store ]; then
+  local program
+  program=$(program_of "$1")
+  if [ -n "$program" ]; then
     context=$BUILD/store
     options=()
+    rm -rf "$context"
     mkdir -p "$context"
-    cp "$binaries/versitygw" "$context/"
+    cp "$binaries/$program" "$context/"
   fi
   "$KCR_ENGINE" build --network host "${options[@]}" -f "$ROOT/images/$1.Containerfile" -t "$2" \
     -t "localhost/kubecoderun-$1:dev" "$context"
@@ -57,15 +68,20 @@ remove_older() { # PART IMAGE
 base=$("$ROOT/cluster/base-image.sh")
 base_id=$("$KCR_ENGINE" image inspect -f '{{.Id}}' "$base")
 parts=${*:-$PARTS}
+# what another STORE left there is not loaded
+(($#)) || : > "$BUILD/images"
 prepare_secrets
 for part in $parts; do
   read -ra files <<<"$(inputs_of "$part")"
-  hash=$(hash_of "$ROOT/images/$part.Containerfile" "${files[@]}" <<<"$base_id $VERSITYGW_VERSION")
+  version=$VERSITYGW_VERSION
+  [ "$part" != minio ] || version=$MINIO_VERSION
+  hash=$(hash_of "$ROOT/images/$part.Containerfile" "${files[@]}" <<<"$base_id $version")
   image=$(image_name "$part" "$hash")
   if ! image_exists "$image"; then
-    if [ "$part" = store ]; then
+    program=$(program_of "$part")
+    if [ -n "$program" ]; then
       "$ROOT/cluster/packages.sh" go
-      binaries=$("$ROOT/cluster/binaries.sh" versitygw)
+      binaries=$("$ROOT/cluster/binaries.sh" "$program")
     fi
     quietly "build $part image" build_part "$part" "$image" "$base"
     remove_older "$part" "$image"

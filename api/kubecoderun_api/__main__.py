@@ -31,7 +31,7 @@ class FrontEndServer(uvicorn.Server):
         self._services.draining = True
         log.event("stopping", open_connections=len(self.server_state.connections))
         await asyncio.sleep(settings.drain_seconds)
-        asyncio.get_running_loop().call_later(settings.shutdown_seconds, self._services.sessions.stop)
+        asyncio.get_running_loop().call_later(settings.shutdown_seconds, self._services.stop)
         await super().shutdown(sockets)
 
 

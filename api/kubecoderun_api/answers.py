@@ -7,11 +7,11 @@ becomes a 200 with text once the status line is out.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kubecoderun_api import wire
+from kubecoderun_api import session_files, wire
 from kubecoderun_crds.reasons import Reason
 
 Json = dict[str, Any]
@@ -99,6 +99,9 @@ OWN_FAULTS: Final[dict[str, _Fault]] = {
     "Rejected": _Fault(400, "invalid_request", "The cluster does not accept this request."),
     "Refused": _Fault(503, "cluster_refused", "The cluster refused the run."),
     "UploadFailed": _Fault(503, "store_unavailable", "The object store did not take the program."),
+    "StoreFailed": _Fault(503, "store_unavailable", "The object store could not do it."),
+    "Unreadable": _Fault(503, "cluster_unavailable", "The cluster could not be asked about the files."),
+    "NotChanged": _Fault(503, "cluster_unavailable", "The session could not be changed."),
     "InternalError": _Fault(500, "internal_error", "The run failed for an internal reason."),
 }
 """Ends that no session reports: the front end itself could not get one."""
@@ -120,6 +123,12 @@ def busy(reason: str, retry_after_seconds: int, text: str = "No sandbox is free 
     )
 
 
+def not_run(session: str, lines: Sequence[str]) -> Answer:
+    """200 for a program that was not run for a reason its author can mend; the first line says which."""
+    body = _exec_body(session, stderr=_with_lines("", lines), message=lines[0])
+    return Answer(200, body, Reason.INPUT_UNAVAILABLE)
+
+
 def wants_stored(status: Mapping[str, Any]) -> bool:
     """Whether the store has more of the output than the resource."""
     result = status.get("result") or {}
@@ -138,6 +147,9 @@ def from_status(
     reason = str(status.get("reason") or "")
     if reason in _BUSY:
         return busy(reason, retry_after_seconds, _BUSY[reason])
+    if reason == Reason.INPUT_UNAVAILABLE:
+        why = str(status.get("message") or "An input file is not available.")
+        return not_run(session, ["The program was not run: an input file is not available.", why])
     if reason not in _RAN and not _has_result(status.get("result") or {}):
         fault = _FAULTS.get(reason, _UNKNOWN)
         if reason == Reason.INVALID_REQUEST and status.get("message"):
@@ -163,6 +175,9 @@ def _program_body(
     notes = [message] if message and letters != "OL" else []
     if missing:
         notes.append("Only part of the output could be read.")
+    skipped = session_files.skipped_note(status)
+    if skipped:
+        notes.append(skipped)
     return _exec_body(
         session,
         stdout=stdout.decode("utf-8", "replace"),
@@ -171,6 +186,7 @@ def _program_body(
         signal=result.get("signal") or ("SIGKILL" if reason in _KILLED else None),
         message=message,
         status=letters,
+        files=session_files.outputs(session, status),
         usage=status.get("usage") or {},
     )
 
@@ -197,6 +213,7 @@ def _exec_body(
     signal: str | None = None,
     message: str | None = None,
     status: str | None = None,
+    files: Sequence[Json] = (),
     usage: Mapping[str, Any] | None = None,
 ) -> Json:
     usage = usage or {}
@@ -204,7 +221,7 @@ def _exec_body(
         "session_id": session,
         "stdout": stdout,
         "stderr": stderr,
-        "files": [],
+        "files": list(files),
         "code": code,
         "signal": signal,
         "message": message,
@@ -227,7 +244,7 @@ def _line(text: str) -> str:
     return f"{PREFIX}{text}\n"
 
 
-def _with_lines(stderr: str, notes: list[str]) -> str:
+def _with_lines(stderr: str, notes: Sequence[str]) -> str:
     """Stderr with our lines after it, each on a line of its own."""
     if not notes:
         return stderr

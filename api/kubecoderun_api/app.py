@@ -1,5 +1,6 @@
 """Puts the ASGI application together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -7,14 +8,17 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from kubecoderun_api import cluster, log
-from kubecoderun_api.middleware import FrontDoor
-from kubecoderun_api.routes import exec, health
+from kubecoderun_api import answers, cluster, log, wire
+from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
+from kubecoderun_api.routes import exec, files, health, upload
 from kubecoderun_api.services import Services
+from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.settings import Settings
+from kubecoderun_api.transfer import StoreError
 
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False,
@@ -54,10 +58,16 @@ def create_app(
     )
     inner.state.services = services
     inner.include_router(exec.router)
+    inner.include_router(upload.router)
+    inner.include_router(files.router)
     inner.include_router(health.router)
     inner.add_exception_handler(HTTPException, _no_such_thing)
+    inner.add_exception_handler(wire.BadRequest, _refused)
+    inner.add_exception_handler(NoResult, _failed)
+    inner.add_exception_handler(StoreError, _failed)
+    inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
-    routes = frozenset((*exec.PATHS, *health.PATHS))
+    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *health.PATHS))
     return FrontDoor(inner, services.policy, services.metrics, routes), services
 
 
@@ -71,6 +81,32 @@ async def _no_such_thing(_: Request, error: Exception) -> Response:
     code, message = texts.get(status, ("http_error", f"HTTP status {status}."))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     return JSONResponse({"error": code, "message": message}, status, headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A request that is answered with an error of our choice."""
+    assert isinstance(error, wire.BadRequest)
+    _context(request).facts["refused"] = error.body.get("code", error.body["error"])
+    return JSONResponse(error.body, error.status)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Cluster or store could not do what a request needs."""
+    fault = answers.own_fault(error.name if isinstance(error, NoResult) else "StoreFailed")
+    _context(request).facts["reason"] = fault.reason
+    return JSONResponse(fault.body, fault.status)
+
+
+async def _left(request: Request, _: Exception) -> Response:
+    """Nobody is there to read an answer."""
+    context = _context(request)
+    context.exchange.left_after = asyncio.get_running_loop().time() - context.started
+    return Response(status_code=400)
+
+
+def _context(request: Request) -> RequestContext:
+    context: RequestContext = request.scope[CONTEXT]
+    return context
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:

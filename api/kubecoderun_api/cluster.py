@@ -111,14 +111,24 @@ class Cluster:
 
     async def cancel_session(self, name: str) -> None:
         """Set spec.cancel."""
+        await self.merge_session(name, {"spec": {"cancel": True}})
+
+    async def delete_session(self, name: str) -> None:
+        """DELETE an ExecutionSession. 404 means that there is none."""
+        await self._call("DELETE", f"{names.SESSION_PLURAL}/{quote(name, safe='')}", parse=False)
+
+    async def merge_session(self, name: str, change: Json) -> None:
+        """Apply a merge patch to an ExecutionSession."""
+        await self._patch(name, change, "application/merge-patch+json")
+
+    async def patch_session(self, name: str, operations: list[Json]) -> None:
+        """Apply a JSON patch to an ExecutionSession. 422 means that a test in it failed, or a rule."""
+        await self._patch(name, operations, "application/json-patch+json")
+
+    async def _patch(self, name: str, change: Json | list[Json], content: str) -> None:
         path = f"{names.SESSION_PLURAL}/{quote(name, safe='')}?fieldManager={names.API_FIELD_MANAGER}"
-        await self._call(
-            "PATCH",
-            path,
-            body=b'{"spec":{"cancel":true}}',
-            content="application/merge-patch+json",
-            parse=False,
-        )
+        body = json.dumps(change).encode()
+        await self._call("PATCH", path, body=body, content=content, parse=False)
 
     async def list_page(self, plural: str, *, selector: str = "", page: str = "") -> Json:
         """One page (at most 500) of a list; `page` is the `continue` of the page before."""

@@ -48,6 +48,10 @@ class HangUpPolicy:
         return self.close_connections and not (used_for_exec and 200 <= status < 300)
 
 
+class BrokenOff(Exception):  # noqa: N818 - says what happened
+    """An answer that has begun cannot be completed; why has been logged. The connection has to be closed."""
+
+
 @dataclass
 class Exchange:
     """What became of one answer; read by the request log."""
@@ -85,7 +89,7 @@ class ExecResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         run = asyncio.create_task(self._run)
-        left = asyncio.create_task(_wait_until_left(receive))
+        left = asyncio.create_task(wait_until_left(receive))
         try:
             await self._accompany(run, left, send)
             if run.done():
@@ -137,7 +141,7 @@ def _compact(body: dict[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-async def _wait_until_left(receive: Receive) -> None:
+async def wait_until_left(receive: Receive) -> None:
     """Return when the client has closed the connection. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

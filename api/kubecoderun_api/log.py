@@ -46,6 +46,7 @@ def configure(level: str) -> None:
     root.setLevel("WARNING")
     LOGGER.setLevel(level)
     logging.getLogger("uvicorn.error").setLevel("WARNING")
+    logging.getLogger("python_multipart").setLevel("CRITICAL")  # it tells of what clients send
 
 
 def event(name: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any) -> None:

@@ -76,6 +76,24 @@ class Metrics:
             "Sessions read again after a gap in the watch",
             registry=self.registry,
         )
+        self.uploads = Counter(
+            f"{prefix}_uploads", "Uploads by how they ended", ["outcome"], registry=self.registry
+        )
+        self.upload_bytes = Counter(
+            f"{prefix}_upload_bytes", "Bytes of all files taken in", registry=self.registry
+        )
+        self.downloads = Counter(
+            f"{prefix}_downloads", "Downloads by how they began", ["outcome"], registry=self.registry
+        )
+        self.download_bytes = Counter(
+            f"{prefix}_download_bytes", "Bytes of files sent to clients", registry=self.registry
+        )
+        self.references = Counter(
+            f"{prefix}_input_references",
+            "Input files of runs by how they were found: exact, prefix or missing",
+            ["how"],
+            registry=self.registry,
+        )
         self.store_failures = Counter(
             f"{prefix}_store_failures",
             "Transfers that failed for good",

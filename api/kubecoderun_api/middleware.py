@@ -3,12 +3,13 @@
 import json
 import re
 from asyncio import get_running_loop
+from collections.abc import Iterable
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kubecoderun_api import log
-from kubecoderun_api.connection import CLOSE, JSON_TYPE, Exchange, HangUpPolicy
+from kubecoderun_api.connection import CLOSE, JSON_TYPE, BrokenOff, Exchange, HangUpPolicy
 from kubecoderun_api.metrics import Metrics
 
 _SLASHES: Final = re.compile(r"/{2,}")
@@ -22,6 +23,18 @@ def normal_path(path: str) -> str:
     if path == "/v1" or path.startswith("/v1/"):
         path = path[3:]
     return path.rstrip("/") or "/"
+
+
+def route_of(path: str, routes: Iterable[str]) -> str | None:
+    """The route that a normal path belongs to; a part of a route in braces stands for any part of a path."""
+    parts = path.split("/")
+    for route in routes:
+        wanted = route.split("/")
+        if len(wanted) == len(parts) and all(
+            part == want or (want.startswith("{") and part) for part, want in zip(parts, wanted, strict=True)
+        ):
+            return route
+    return None
 
 
 class RequestContext:
@@ -38,11 +51,13 @@ class FrontDoor:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, policy: HangUpPolicy, metrics: Metrics, routes: frozenset[str]) -> None:
-        """`routes` are the paths that get their own metric label."""
+        """`routes` are the paths that get their own metric label, with names in braces for what varies."""
         self._app = app
         self._policy = policy
         self._metrics = metrics
         self._routes = routes
+        self._families = {route.split("/")[1] for route in routes if "{" in route}
+        """First parts of paths of which the rest is not logged: clients may put anything there."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI)."""
@@ -66,12 +81,14 @@ class FrontDoor:
 
         try:
             await self._app(inner, receive, send_outward)
+        except BrokenOff:
+            raise  # the server closes the connection, so that the client sees a broken answer
         except Exception as error:
-            log.event("request_failed", level=log.ERROR, error=error, path=path[:200])
+            log.event("request_failed", level=log.ERROR, error=error, path=self._shown(path))
             if not status:
                 await _send_internal_error(send_outward)
             elif not complete:
-                raise  # the server closes the connection, so that the client sees a broken answer
+                raise  # as above
         finally:
             self._record(scope["method"], path, status, context)
 
@@ -80,7 +97,7 @@ class FrontDoor:
         seconds = get_running_loop().time() - context.started
         if context.exchange.left_after is not None:
             status = 499
-        route = path if path in self._routes else "other"
+        route = route_of(path, self._routes) or "other"
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         facts = context.facts
@@ -91,11 +108,19 @@ class FrontDoor:
             "request",
             level=level,
             method=method,
-            path=path[:200],
+            path=self._shown(path),
             status=status,
             ms=round(seconds * 1000, 1),
             **facts,
         )
+
+    def _shown(self, path: str) -> str:
+        """The path as it may stand in the log."""
+        route = route_of(path, self._routes)
+        if route is not None:
+            return route
+        first = path.split("/")[1]
+        return f"/{first}/..." if first in self._families else path[:200]
 
 
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/health", "/metrics"})

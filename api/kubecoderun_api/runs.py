@@ -1,24 +1,31 @@
 """One run of /exec, from the understood request to the answer."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from kubecoderun_api import answers, log, wire
+from kubecoderun_api import answers, log, references, wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
+from kubecoderun_api.references import Input, Reference
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
-from kubecoderun_api.storage import StoreError
+from kubecoderun_api.transfer import StoreError
 
 Json = dict[str, Any]
 
 
-async def run(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Answer:
+async def run(
+    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+) -> Answer:
     """Run a program in a new session of that name. Every failure is an answer; only cancelling raises."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, session, call, pool)
+        answer = await _answer(services, session, call, files, pool)
+    except MissingInputs as error:
+        answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
         answer = answers.own_fault(error.name)
     except StoreError:
@@ -32,12 +39,15 @@ async def run(services: Services, session: str, call: wire.ExecRequest, pool: Po
     return answer
 
 
-async def _answer(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Answer:
+async def _answer(
+    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+) -> Answer:
     settings = services.settings
+    inputs = await _inputs(services, files)
     longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
     status = await services.sessions.execute(
         session,
-        await _request(services, session, call, pool),
+        await _request(services, session, call, inputs, pool),
         lifetime=timedelta(seconds=longest + pool.ttl_seconds),
         wait_seconds=longest,
     )
@@ -52,13 +62,24 @@ async def _answer(services: Services, session: str, call: wire.ExecRequest, pool
     )
 
 
-async def _request(services: Services, session: str, call: wire.ExecRequest, pool: Pool) -> Json:
+async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
+    try:
+        return await services.inputs.resolve(files)
+    except StoreError:
+        raise NoResult("StoreFailed") from None
+
+
+async def _request(
+    services: Services, session: str, call: wire.ExecRequest, inputs: Sequence[Input], pool: Pool
+) -> Json:
     """The session's spec.request; programs that cannot stand in it are put into the store first."""
     request: Json = {"poolRef": {"name": pool.name}, "language": call.language}
     if call.inline is not None:
         request["code"] = call.inline
     else:
         request["codeRef"] = await services.store.put_code(session, call.take_code())
+    if inputs:
+        request["inputs"] = [one.as_request() for one in inputs]
     if call.args:
         request["args"] = list(call.args)
     if call.timeout_seconds is not None:

@@ -1,18 +1,25 @@
 """Everything a request needs, made once per process."""
 
 import asyncio
+from datetime import timedelta
 from typing import Final
 
 from kubecoderun_api import log
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth import KeyRing
+from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, LoadConfiguration
 from kubecoderun_api.connection import HangUpPolicy
+from kubecoderun_api.inputs import Inputs
+from kubecoderun_api.lifetimes import Lifetimes
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.pools import PoolBook
+from kubecoderun_api.removals import Removals
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.settings import Authentication, Settings
-from kubecoderun_api.storage import Store, StoreAccess
+from kubecoderun_api.signing import StoreAccess
+from kubecoderun_api.storage import Store
+from kubecoderun_api.uploads import Uploads
 from kubecoderun_api.watching import PoolSource, Watch
 from kubecoderun_crds import names
 
@@ -40,15 +47,31 @@ class Services:
             namespace=settings.namespace,
             seconds=settings.store_seconds,
         )
+        self.chores = Chores()
         self.sessions = Sessions(
             self.cluster,
             self.metrics,
+            self.chores,
             namespace=settings.namespace,
             front_end=settings.replica_uid,
             create_seconds=settings.create_seconds,
             watch_seconds=settings.watch_seconds,
             recheck_seconds=settings.recheck_seconds,
         )
+        lifetime = timedelta(seconds=settings.files_ttl_seconds)
+        self.lifetimes = Lifetimes(self.cluster, self.chores, lifetime=lifetime)
+        self.inputs = Inputs(self.sessions, self.store, self.lifetimes, self.metrics)
+        self.uploads = Uploads(
+            self.store,
+            self.sessions,
+            self.chores,
+            self.metrics,
+            max_bytes=settings.max_upload_bytes,
+            seconds=settings.upload_seconds,
+            at_once=settings.uploads_at_once,
+            lifetime=lifetime,
+        )
+        self.removals = Removals(self.cluster, self.sessions, self.store)
         self.pools = PoolBook()
         self.pool_watch = Watch(
             self.cluster,
@@ -75,10 +98,15 @@ class Services:
             log.event("no_api_keys", level=log.ERROR, file=self.settings.api_keys_file)
         log.event("started", replica=self.settings.replica_uid, namespace=self.settings.namespace)
 
+    def stop(self) -> None:
+        """Answer all calls that are still open with an error."""
+        self.sessions.stop()
+        self.uploads.stop()
+
     async def close(self) -> None:
         """End what is still open; cancellations under way get a few seconds."""
         self.sessions.stop(leave_running=True)  # what is open now is wanted although nobody waits for it
-        await self.sessions.finish_chores(_LAST_CHORES_SECONDS)
+        await self.chores.finish(_LAST_CHORES_SECONDS)
         for task in (*self._watches, *self.unseen):
             task.cancel()
         await asyncio.gather(*self._watches, *self.unseen, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Sessions of this replica: create one, wait for its end, cancel it.
+"""Sessions of this replica: create one, wait for its end, take it back.
 
 A session carries a label with the UID of this process, and one watch with that label tells all its changes.
 Whoever waits is registered before the POST, so no event can be early. After a gap in the watch each session
@@ -9,12 +9,12 @@ that takes long is read now and then.
 import asyncio
 import json
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from kubecoderun_api import log
+from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.watching import Watch, backoff
@@ -23,12 +23,20 @@ from kubecoderun_crds.reasons import TERMINAL_PHASES
 
 Json = dict[str, Any]
 _PARALLEL_READS: Final = 16
-_CANCEL_SECONDS: Final = 60.0
-"""How long cancelling is tried, and how long a session that may not exist yet is looked out for."""
-
+_TAKE_BACK_SECONDS: Final = 60.0
+"""How long taking a session back is tried, and how long one that may not exist yet is looked out for."""
+_READ_SECONDS: Final = 4.0
+"""How long reading a session is tried; clients wait 5 s for what they are told about it."""
+TakeBack = Literal["cancel", "delete"]
+"""How a session nobody waits for is ended: a run is cancelled, one that only holds files is deleted."""
+_TAKE_BACK_EVENTS: Final[dict[TakeBack, tuple[str, str]]] = {
+    "cancel": ("session_cancelled", "cancel_failed"),
+    "delete": ("session_deleted", "delete_failed"),
+}
 
 _NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected"})
 """Ends after which there certainly is no session to cancel."""
+_NOT_FOUND: Final = 404
 _REJECTIONS: Final = frozenset({400, 413, 422})
 
 
@@ -66,12 +74,10 @@ def manifest(
     *,
     namespace: str,
     front_end: str,
-    lifetime: timedelta,
-    request: Json,
-    now: datetime | None = None,
+    expires: datetime,
+    spec: Json,
 ) -> Json:
-    """The ExecutionSession to create; `lifetime` is the longest it may be needed."""
-    expires = (now or datetime.now(UTC)) + lifetime
+    """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.SESSION_KIND,
@@ -83,8 +89,13 @@ def manifest(
                 names.LABEL_EXPIRES: names.expiry_bucket(expires),
             },
         },
-        "spec": {"request": request},
+        "spec": spec,
     }
+
+
+def timestamp(moment: datetime) -> str:
+    """An aware moment as resources have it, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Sessions:
@@ -94,6 +105,7 @@ class Sessions:
         self,
         cluster: Cluster,
         metrics: Metrics,
+        chores: Chores,
         *,
         namespace: str,
         front_end: str,
@@ -108,8 +120,9 @@ class Sessions:
         self._create_seconds = create_seconds
         self._recheck_seconds = recheck_seconds
         self._waiters: dict[str, _Waiter] = {}
-        self._disowned: dict[str, float] = {}
-        self._chores: set[asyncio.Task[None]] = set()
+        self._disowned: dict[str, tuple[float, TakeBack]] = {}
+        """Sessions that may appear although nobody wants them: how long that is possible, and what to do."""
+        self._chores = chores
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._leave_running = False
         self.stopping = False
@@ -132,14 +145,12 @@ class Sessions:
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        body = manifest(
-            name, namespace=self._namespace, front_end=self._front_end, lifetime=lifetime, request=request
-        )
+        body = self._manifest(name, {"request": request}, datetime.now(UTC) + lifetime)
         waiter = self._waiters[name] = _Waiter(name)
         settled = False
         try:
             async with asyncio.timeout(wait_seconds):
-                await self._create(waiter, json.dumps(body).encode())
+                await self._create(waiter, body)
                 end = await self._end_of(waiter)
             if isinstance(end, NoResult):
                 raise end
@@ -152,15 +163,71 @@ class Sessions:
             raise
         finally:
             del self._waiters[name]
+            if not settled and not self._leave_running:
+                self._disown(name, waiter.exists, "cancel")
+
+    async def hold(self, name: str, request: Json, *, lifetime: timedelta) -> None:
+        """Create a session with that name and spec.request that only holds files, and need not be waited for.
+
+        Raises NoResult if that fails. Then, and if this is cancelled, it is deleted in the background.
+        """
+        if self.stopping:
+            raise NoResult("ShuttingDown")
+        expires = datetime.now(UTC) + lifetime
+        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
+        waiter = self._waiters[name] = _Waiter(name)
+        settled = False
+        try:
+            await self._create(waiter, body)
+            if waiter.end.done() and isinstance(end := waiter.end.result(), NoResult):
+                raise end
+            settled = True
+        except NoResult as error:
+            settled = error.name in _NOTHING_LEFT
+            raise
+        finally:
+            del self._waiters[name]
             if not settled:
-                self._disown(name, waiter.exists)
+                self._disown(name, waiter.exists, "delete")
+
+    def _manifest(self, name: str, spec: Json, expires: datetime) -> bytes:
+        made = manifest(
+            name, namespace=self._namespace, front_end=self._front_end, expires=expires, spec=spec
+        )
+        return json.dumps(made).encode()
+
+    async def read(self, name: str) -> Json | None:
+        """Any session as it is now; None if there is none. Raises NoResult if that cannot be found out."""
+        if not names.is_front_end_session_name(name):
+            return None  # no other session is served by HTTP
+        deadline = time.monotonic() + _READ_SECONDS
+        failures = 0
+        while True:
+            try:
+                async with self._reads:
+                    return await self._cluster.get_session(name)
+            except ClusterError as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                failures += 1
+                delay = backoff(failures)
+                if not error.retriable or time.monotonic() + delay >= deadline:
+                    log.event(
+                        "read_failed",
+                        level=log.WARNING,
+                        session=name,
+                        status=error.status,
+                        reason=error.reason,
+                    )
+                    raise NoResult("Unreadable") from None
+            await asyncio.sleep(delay)
 
     async def _end_of(self, waiter: _Waiter) -> Json | NoResult:
         while True:
             done, _ = await asyncio.wait({waiter.end}, timeout=self._recheck_seconds)
             if done:
                 return waiter.end.result()
-            self._start_chore(self._read(waiter))
+            self._chores.start(self._recheck(waiter))
 
     async def _create(self, waiter: _Waiter, body: bytes) -> None:
         """POST until the session exists. What the watch says counts as well as the answer of the POST."""
@@ -238,16 +305,18 @@ class Sessions:
                 waiter.finish(status)
             elif kind == "DELETED":
                 waiter.fail("SessionDeleted")
-        elif kind == "ADDED" and self._disowned.pop(name, 0.0) > time.monotonic():
-            self._start_chore(self._cancel(name, True))
+        elif kind == "ADDED" and name in self._disowned:
+            until, how = self._disowned.pop(name)
+            if until > time.monotonic():
+                self._chores.start(self._take_back(name, True, how))
 
     def reopened(self) -> None:
         """Read every session that is still waited for."""
         for waiter in list(self._waiters.values()):
             if not waiter.end.done():
-                self._start_chore(self._read(waiter))
+                self._chores.start(self._recheck(waiter))
 
-    async def _read(self, waiter: _Waiter) -> None:
+    async def _recheck(self, waiter: _Waiter) -> None:
         failures = 0
         while self._waiters.get(waiter.name) is waiter and not waiter.end.done():
             existed = waiter.exists
@@ -258,7 +327,7 @@ class Sessions:
                 self.event("READ", resource)
                 return
             except ClusterError as error:
-                if error.status == 404:
+                if error.status == _NOT_FOUND:
                     if existed:
                         waiter.fail("SessionDeleted")
                     return
@@ -267,44 +336,35 @@ class Sessions:
 
     # --- sessions nobody waits for any more -----------------------------------------------------
 
-    def _disown(self, name: str, exists: bool) -> None:
-        """Cancel a session; if it may appear only later, then."""
-        if self._leave_running:
-            return
+    def _disown(self, name: str, exists: bool, how: TakeBack) -> None:
+        """Take a session back; if it may appear only later, then."""
         now = time.monotonic()
-        self._disowned = {known: until for known, until in self._disowned.items() if until > now}
+        self._disowned = {known: entry for known, entry in self._disowned.items() if entry[0] > now}
         if not exists:
-            self._disowned[name] = now + _CANCEL_SECONDS
-        self._start_chore(self._cancel(name, exists))
+            self._disowned[name] = (now + _TAKE_BACK_SECONDS, how)
+        self._chores.start(self._take_back(name, exists, how))
 
-    async def _cancel(self, name: str, exists: bool) -> None:
-        deadline = time.monotonic() + _CANCEL_SECONDS
+    async def _take_back(self, name: str, exists: bool, how: TakeBack) -> None:
+        call = self._cluster.cancel_session if how == "cancel" else self._cluster.delete_session
+        done, failed = _TAKE_BACK_EVENTS[how]
+        deadline = time.monotonic() + _TAKE_BACK_SECONDS
         failures = 0
         while True:
             try:
-                await self._cluster.cancel_session(name)
+                await call(name)
             except ClusterError as error:
                 if error.retriable and time.monotonic() < deadline:
                     failures += 1
                     await asyncio.sleep(backoff(failures))
                     continue
-                if error.status != 404 or exists:
+                if error.status != _NOT_FOUND or exists:
                     log.event(
-                        "cancel_failed",
-                        level=log.WARNING,
-                        session=name,
-                        status=error.status,
-                        reason=error.reason,
+                        failed, level=log.WARNING, session=name, status=error.status, reason=error.reason
                     )
             else:
                 self._disowned.pop(name, None)
-                log.event("session_cancelled", session=name)
+                log.event(done, session=name)
             return
-
-    def _start_chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
 
     # --- the end of the process -----------------------------------------------------------------
 
@@ -317,10 +377,3 @@ class Sessions:
         self._leave_running = leave_running
         for waiter in list(self._waiters.values()):
             waiter.fail("ShuttingDown")
-
-    async def finish_chores(self, seconds: float) -> None:
-        """Let cancellations that are under way reach the API server."""
-        if self._chores:
-            await asyncio.wait(set(self._chores), timeout=seconds)
-        for task in set(self._chores):
-            task.cancel()

@@ -8,6 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kubecoderun_api.object_writer import MAX_OBJECT_BYTES
+
 MEBIBYTE = 1024 * 1024
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
@@ -109,7 +111,7 @@ class Settings(BaseSettings):
     )
     recheck_seconds: Seconds = Field(
         default=10.0,
-        description="a session that is waited for is read again after so long: what a watch loses costs no more",
+        description="a session that is waited for is read again after so long, in case a watch loses its end",
     )
     wait_slack_seconds: Seconds = Field(
         default=60.0,
@@ -128,11 +130,40 @@ class Settings(BaseSettings):
         default=5, ge=1, le=3600, description="Retry-After of a 429 after a pool had no pod"
     )
 
+    # --- files
+    max_upload_bytes: int = Field(
+        default=150 * MEBIBYTE,
+        ge=1,
+        le=MAX_OBJECT_BYTES,
+        description="largest file of an upload; above it 413",
+    )
+    upload_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        le=1800,  # the operator takes objects without a session for left behind after an hour
+        description="how long an upload may take, with its way into the store; then 504",
+    )
+    uploads_at_once: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="uploads that are taken in at once, each with up to 16 MiB of memory; others wait",
+    )
+    download_stall_seconds: Seconds = Field(
+        default=60.0, description="a client that takes nothing of a download for so long is given up"
+    )
+    files_ttl_seconds: int = Field(
+        default=90_000,
+        ge=60,
+        le=30 * 86_400,
+        description="how long files are kept after they were last uploaded, used or told to be there",
+    )
+
     # --- the object store
     store_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^/@?#]+/?$",
-        description="S3 endpoint, for programs and outputs over 16 KiB",
+        description="S3 endpoint, for files, and for programs and outputs over 16 KiB",
     )
     store_bucket: str = Field(
         default="kubecoderun", min_length=3, max_length=63, description="bucket in the store"

@@ -1,87 +1,55 @@
-"""Code and results that are too big for a resource: in the object store, through presigned URLs.
-
-The MinIO SDK only signs (no request leaves it); bytes flow through aiohttp. Signed URLs are never logged:
-failures are told by status or type alone.
-"""
+"""The objects of sessions: programs, results and files that are too big for a resource."""
 
 import asyncio
 import hashlib
-import io
 import json
-import ssl
-import time
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
-import aiohttp
-from minio import Minio
-from yarl import URL
-
-from kubecoderun_api import log
 from kubecoderun_api.metrics import Metrics
-from kubecoderun_api.watching import backoff
+from kubecoderun_api.object_writer import ObjectWriter
+from kubecoderun_api.signing import Bucket, StoreAccess
+from kubecoderun_api.transfer import Body, Bytes, Call, Reader, Reply, StoreError, Transfer
 from kubecoderun_crds import names
 
 Json = dict[str, Any]
-_MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
-"""The sidecar keeps at most 1 MiB of each stream; the rest is room for JSON escapes."""
 _THREAD_BYTES: Final = 1024 * 1024
-
-
-class StoreError(Exception):
-    """The object store could not do it within the time limit, or there is none."""
-
-
-@dataclass(frozen=True)
-class StoreAccess:
-    """Where the store is and how to sign for it."""
-
-    url: str
-    bucket: str
-    region: str
-    access_key: str
-    secret_key: str
-    virtual_hosts: bool = False
-    ca_file: Path | None = None
+_NOT_FOUND: Final = frozenset({404})
+_READ_ANSWERS: Final = frozenset({404, 416})
 
 
 class Store:
-    """Objects of sessions of one namespace."""
+    """Objects of sessions of one namespace. Everything raises StoreError if the store cannot do it."""
 
     def __init__(
         self, access: StoreAccess | None, metrics: Metrics, *, install_id: str, namespace: str, seconds: float
     ) -> None:
-        self._ca_file = access.ca_file if access else None
-        self._metrics = metrics
         self._install_id = install_id
         self._namespace = namespace
-        self._seconds = seconds
         self._bucket = Bucket(access) if access else None
-        self._session: aiohttp.ClientSession | None = None
+        self._transfer = Transfer(metrics, seconds=seconds, ca_file=access.ca_file if access else None)
 
     async def open(self) -> None:
         """Make the connection pool. Needs a running event loop."""
-        tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
-        connector = aiohttp.TCPConnector(ssl=tls)
-        self._session = aiohttp.ClientSession(connector=connector)
+        await self._transfer.open()
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._transfer.close()
+
+    # --- programs and results -----------------------------------------------------------------------
 
     async def put_code(self, session: str, code: bytes) -> Json:
-        """Store a program; returns the session's codeRef. Raises StoreError."""
+        """Store a program; returns the session's codeRef."""
         digest = await _sha256(code)
-        await self._transfer("PUT", session, names.CODE_OBJECT, code)
+        await self._object(session, names.CODE_OBJECT).put(Bytes(code))
         return {"bytes": len(code), "sha256": digest}
 
     async def get_result(self, session: str) -> Json:
-        """The full result the sidecar has kept. Raises StoreError."""
-        raw = await self._transfer("GET", session, names.RESULT_OBJECT, None)
+        """The full result the sidecar has kept."""
+        raw = (await self._object(session, names.RESULT_OBJECT).call("GET")).content
         try:
             result = json.loads(raw)
         except ValueError:
@@ -90,86 +58,159 @@ class Store:
             raise StoreError("the stored result is not a JSON object")
         return result
 
-    async def _transfer(self, method: str, session: str, object_name: str, body: bytes | None) -> bytes:
-        """One object, tried again until the time limit as long as that may help."""
-        if self._bucket is None or self._session is None:
-            raise StoreError("no object store is configured")
-        key = names.object_key(self._install_id, self._namespace, session, object_name)
-        deadline = time.monotonic() + self._seconds
-        failures = 0
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                url = self._bucket.sign(method, key, timedelta(seconds=max(60.0, left + 30.0)))
-                return await _attempt(self._session, method, url, body, left)
-            except _Retry as error:
-                failures += 1
-                cause, final = str(error), time.monotonic() + backoff(failures) >= deadline
-            except StoreError as error:
-                cause, final = str(error), True
-            log.event(
-                "store_failed",
-                level=log.WARNING,
-                session=session,
-                method=method,
-                object=object_name,
-                cause=cause,
+    # --- files --------------------------------------------------------------------------------------
+
+    def write_file(self, session: str, file: str) -> ObjectWriter:
+        """Begin to store the file with that id."""
+        return ObjectWriter(self._object(session, file))
+
+    async def read_file(self, session: str, file: str, byte_range: str | None) -> Reader:
+        """Begin to read a file, or the part that an HTTP Range names: status 200, 206, 404 or 416."""
+        headers = {"Range": byte_range} if byte_range else {}
+        return await self._object(session, file).read(headers)
+
+    async def file_size(self, session: str, file: str) -> int | None:
+        """How many bytes the store has of a file; None if it has no such object."""
+        return await self._object(session, file).size()
+
+    async def remove_file(self, session: str, file: str) -> None:
+        """Delete a file's bytes; fine if there are none."""
+        await self._object(session, file).remove()
+
+    async def find(self, prefix: str) -> list[tuple[str, str]]:
+        """Session and name of the objects (at most 1000) of all sessions whose name begins like that."""
+        start = names.session_prefix(self._install_id, self._namespace, prefix).removesuffix("/")
+        query = {"list-type": "2", "max-keys": "1000", "prefix": start}
+        bucket = self._open_bucket()
+        reply = await self._transfer.call(
+            Call(
+                "GET",
+                lambda lifetime: bucket.sign_bucket("GET", lifetime, query),
+                session=prefix,
+                about="list",
             )
-            if final:
-                self._metrics.store_failures.labels("to" if method == "PUT" else "from").inc()
-                raise StoreError(cause)
-            await asyncio.sleep(backoff(failures))
-
-
-async def _attempt(
-    http: aiohttp.ClientSession, method: str, url: URL, body: bytes | None, seconds: float
-) -> bytes:
-    limit = aiohttp.ClientTimeout(total=max(seconds, 0.001))
-    try:
-        data = None if body is None else io.BytesIO(body)  # a file is sent piece by piece
-        async with http.request(method, url, data=data, timeout=limit, allow_redirects=False) as response:
-            if response.status >= 500 or response.status == 429:
-                raise _Retry(f"status {response.status}")
-            if response.status >= 300:
-                raise StoreError(f"status {response.status}")
-            return await _read_bounded(response)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise _Retry(type(error).__name__) from None
-
-
-class _Retry(Exception):  # noqa: N818
-    """This attempt failed, the next may not. Holds a status or a type, no URL."""
-
-
-class Bucket:
-    """Signs requests for one bucket; given the region, the SDK does so without asking the store."""
-
-    def __init__(self, access: StoreAccess) -> None:
-        parts = urlsplit(access.url)
-        self._name = access.bucket
-        self._signer = Minio(
-            endpoint=parts.netloc,
-            access_key=access.access_key,
-            secret_key=access.secret_key,
-            secure=parts.scheme == "https",
-            region=access.region,
         )
-        if access.virtual_hosts:
-            self._signer.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+        home = start.removesuffix(prefix)
+        return [
+            (session, name)
+            for key in _texts(reply.content, "Key")
+            for session, _, name in [key.removeprefix(home).partition("/")]
+            if key.startswith(home) and "/" not in name
+        ]
 
-    def sign(self, method: str, key: str, lifetime: timedelta) -> URL:
-        """A URL for one PUT or GET."""
-        return URL(self._signer.get_presigned_url(method, self._name, key, expires=lifetime), encoded=True)
+    def _open_bucket(self) -> Bucket:
+        if self._bucket is None:
+            raise StoreError("no object store is configured")
+        return self._bucket
+
+    def _object(self, session: str, name: str) -> "_Object":
+        key = names.object_key(self._install_id, self._namespace, session, name)
+        return _Object(self._open_bucket(), self._transfer, key, session, name)
 
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    parts, total = [], 0
-    async for chunk in response.content.iter_any():
-        total += len(chunk)
-        if total > _MAX_RESULT_BYTES:
-            raise StoreError("the object is bigger than any result")
-        parts.append(chunk)
-    return b"".join(parts)
+class _Object:
+    """Requests about one object. Implements object_writer.Objects."""
+
+    def __init__(self, bucket: Bucket, transfer: Transfer, key: str, session: str, name: str) -> None:
+        self._bucket = bucket
+        self._transfer = transfer
+        self._key = key
+        self._session = session
+        self._name = name
+
+    async def call(self, method: str, **options: Any) -> Reply:
+        """One request with a short answer; options as in `_call`."""
+        return await self._transfer.call(self._call(method, **options))
+
+    async def read(self, headers: Mapping[str, str]) -> Reader:
+        """Begin to read it; 404 and 416 are answers too."""
+        return await self._transfer.read(self._call("GET", headers=headers, accepted=_READ_ANSWERS))
+
+    async def size(self) -> int | None:
+        """Its size in bytes; None if it does not exist."""
+        reply = await self.call("HEAD", accepted=_NOT_FOUND)
+        if reply.status in _NOT_FOUND:
+            return None
+        length = reply.headers.get("Content-Length", "")
+        if not length.isdigit():
+            raise StoreError("the store does not tell the size of an object")
+        return int(length)
+
+    async def put(self, body: Body) -> None:
+        await self.call("PUT", body=body)
+
+    async def begin(self) -> str:
+        reply = await self.call("POST", query={"uploads": ""}, body=Bytes(b""))
+        ids = _texts(reply.content, "UploadId")
+        if len(ids) != 1 or not ids[0]:
+            raise StoreError("the store does not tell the id of an upload")
+        return ids[0]
+
+    async def put_part(self, upload: str, number: int, body: Body) -> str:
+        query = {"partNumber": str(number), "uploadId": upload}
+        etag = (await self.call("PUT", query=query, body=body)).headers.get("ETag")
+        if not etag:
+            raise StoreError("the store does not tell the ETag of a part")
+        return etag
+
+    async def complete(self, upload: str, etags: list[str], size: int) -> None:
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = Bytes(f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode())
+        reply = await self.call("POST", query={"uploadId": upload}, body=body, accepted=_NOT_FOUND)
+        # After an attempt that succeeded without an answer, the next one finds no upload any more. And S3 may
+        # say 200 before it knows, and tell of an error in the body.
+        doubtful = reply.status in _NOT_FOUND or _root(reply.content) == "Error"
+        if doubtful and await self.size() != size:
+            raise StoreError("the store could not put the parts together", reply.status)
+
+    async def abort(self, upload: str) -> None:
+        await self.call("DELETE", query={"uploadId": upload}, accepted=_NOT_FOUND)
+
+    async def remove(self) -> None:
+        await self.call("DELETE", accepted=_NOT_FOUND)
+
+    def _call(
+        self,
+        method: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        accepted: frozenset[int] = frozenset(),
+    ) -> Call:
+        return Call(
+            method,
+            lambda lifetime: self._bucket.sign(method, self._key, lifetime, query),
+            session=self._session,
+            about=self._name,
+            body=body,
+            headers=headers or {},
+            accepted=accepted,
+        )
+
+
+def _texts(document: bytes, tag: str) -> list[str]:
+    """Contents of all elements with that name, in whatever XML namespace."""
+    return [element.text or "" for element in _parse(document).iter() if _local(element) == tag]
+
+
+def _root(document: bytes) -> str:
+    """Name of the outermost element; empty without any document."""
+    return _local(_parse(document)) if document.strip() else ""
+
+
+def _parse(document: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(document)
+    except ElementTree.ParseError:
+        raise StoreError("the store's answer is not XML") from None
+
+
+def _local(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 async def _sha256(data: bytes) -> str:

@@ -155,7 +155,7 @@ def _args(value: Any) -> tuple[str, ...]:
     if sum(map(len, args)) > MAX_ARGS_LENGTH or any(len(arg) > _MAX_ARG_LENGTH for arg in args):
         refuse(f"args is over {MAX_ARGS_LENGTH} characters, or one of them over {_MAX_ARG_LENGTH}")
     if not all(map(is_plain, args)):
-        refuse("args must not contain control characters or invalid Unicode")
+        refuse("args must not contain control characters but tabs and line breaks, or invalid Unicode")
     return args
 
 

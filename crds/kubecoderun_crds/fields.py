@@ -97,7 +97,8 @@ LabelKey = Annotated[
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 LabelMap = Annotated[dict[str, LabelValue], Field(max_length=32)]
 ShortText = Annotated[str, Field(max_length=4096, pattern=PLAIN_PATTERN)]
-"""An argument, a value of an environment variable or of an annotation."""
+"""An argument, a value of an environment variable or of an annotation: of control characters only tab, line
+feed and carriage return."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 BigCount = Annotated[int, Field(ge=0)]
 Message = Annotated[str, Field(max_length=MESSAGE_MAX_LENGTH, pattern=PRINTABLE_PATTERN)]
@@ -123,7 +124,7 @@ class EnvVar(Model):
     ]
     """Letters, digits and underscores; KCR_ at the beginning is reserved."""
     value: ShortText = ""
-    """The value, without control characters."""
+    """The value; of control characters only tab, line feed and carriage return."""
 
 
 class Condition(Model):

@@ -4,6 +4,7 @@ Makers return a new name; `is_...` validators answer for any text; functions tha
 `ValueError` for parts that could escape their place (a slash in an object key, a dot in a pool's name).
 """
 
+import hashlib
 import re
 import secrets
 from datetime import UTC, datetime
@@ -95,6 +96,7 @@ POOL_NAME_MAX_LENGTH: Final = 40
 """Leaves room in a pod's name (at most 63 characters) for a dash and eight random characters."""
 SESSION_NAME_MAX_LENGTH: Final = 63
 FRONT_END_NAME_LENGTH: Final = 21
+FILE_ID_LENGTH: Final = 21
 FILE_ID_PREFIX_LENGTH: Final = 13
 ENV_NAME_MAX_LENGTH: Final = 128
 RESERVED_ENV_PREFIX: Final = "KCR_"
@@ -102,12 +104,14 @@ RESERVED_ENV_PREFIX: Final = "KCR_"
 
 DNS_LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ENV_NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+FILE_ID_PATTERN: Final = r"^[a-z0-9]{21}$"
 front_end_session_pattern: Final = re.compile(r"[a-z0-9]{21}")
 """Names the front end gives to sessions, and the only ones it serves; use `fullmatch`."""
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE_ID: Final = re.compile(r"[a-z0-9]{21}")
 _OBJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -121,14 +125,35 @@ def session_name() -> str:
     return random_text(FRONT_END_NAME_LENGTH)
 
 
-def file_id(session: str) -> str:
-    """A new id for a file of a front-end session; it begins like its session, so that one can find the other.
+def file_id_prefix(session: str) -> str:
+    """The 13 characters `[a-z0-9]` that the ids of all files of a session begin with.
 
-    Raises ValueError if the session has a name that the front end would not give.
+    They are the first ones of a name that the front end gave, so that the id of a file leads to its session;
+    for any other name they come from a hash of it. Raises ValueError if the session's name is not valid.
     """
-    if not is_front_end_session_name(session):
-        raise ValueError("only sessions named by the front end own files")
-    return session[:FILE_ID_PREFIX_LENGTH] + random_text(FRONT_END_NAME_LENGTH - FILE_ID_PREFIX_LENGTH)
+    if is_front_end_session_name(session):
+        return session[:FILE_ID_PREFIX_LENGTH]
+    if not is_session_name(session):
+        raise ValueError("not a session name")
+    number = int.from_bytes(hashlib.sha256(session.encode("ascii")).digest(), "big")
+    digits = ""
+    for _ in range(FILE_ID_PREFIX_LENGTH):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits += _ALPHABET[digit]
+    return digits
+
+
+def file_id(session: str) -> str:
+    """A new id for a file of the session: 21 characters, the last 8 of them random.
+
+    Raises ValueError if the session's name is not valid.
+    """
+    return file_id_prefix(session) + random_text(FILE_ID_LENGTH - FILE_ID_PREFIX_LENGTH)
+
+
+def is_file_id(text: str) -> bool:
+    """Whether text can be the id of a file."""
+    return _FILE_ID.fullmatch(text) is not None
 
 
 def pod_name(pool: str) -> str:
@@ -184,7 +209,17 @@ def expiry_bucket(moment: datetime) -> str:
 CODE_OBJECT: Final = "code"
 """Code of a session that is too big to stand in its resource."""
 RESULT_OBJECT: Final = "result.json"
-"""The full kept result of a session."""
+"""The full kept result of a session. A file of a session stands under its id."""
+
+
+def namespace_prefix(install_id: str, namespace: str) -> str:
+    """What the keys of all objects of all sessions of a namespace begin with, slash included.
+
+    Raises ValueError unless both are DNS labels: nothing else may become part of a key.
+    """
+    if not (is_dns_label(install_id) and is_dns_label(namespace)):
+        raise ValueError("install id and namespace must be DNS labels")
+    return f"{install_id}/{namespace}/"
 
 
 def session_prefix(install_id: str, namespace: str, session: str) -> str:

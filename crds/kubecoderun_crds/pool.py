@@ -33,6 +33,12 @@ MAX_REPLICAS: Final = 1000
 MAX_PODS: Final = 5000
 MAX_TIMEOUT_SECONDS: Final = 86_400
 """The longest time limit any pool can allow: a day."""
+MAX_FILES: Final = 256
+"""Most files of one session, and most input files of one run."""
+MAX_FILE_BYTES: Final = 2**40
+"""The largest file there is, and the most that any pool can allow to be kept of one run."""
+MAX_TTL_SECONDS: Final = 30 * 86_400
+"""The longest time for which a pool can keep sessions that name no expiry."""
 
 ModuleName = Annotated[
     str,
@@ -182,7 +188,9 @@ class SessionDefaults(Model):
     timeout_seconds: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] = 30
     """Time limit of a program in seconds."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=10, le=604_800)] = 600
-    """How long a finished session, and so its result, is kept."""
+    """How long a finished session without files, and so its result, is kept."""
+    files_ttl_seconds: Annotated[int, Field(ge=10, le=MAX_TTL_SECONDS)] = 86_400
+    """How long a finished session with files, and so its files, is kept."""
 
 
 class PoolLimits(Model):
@@ -192,6 +200,12 @@ class PoolLimits(Model):
     """The longest time limit a session can ask for, in seconds."""
     max_output_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 65_536
     """How much of stdout, and as much of stderr, is kept: the first three quarters and the last quarter."""
+    max_files: Annotated[int, Field(ge=0, le=MAX_FILES)] = 64
+    """How many new or changed files of a run are kept; no file is looked for when it is 0."""
+    max_file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)] = 157_286_400
+    """The largest file of a run that is kept, in bytes."""
+    max_total_file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)] = 536_870_912
+    """How much the files of a run that are kept may have together, in bytes."""
 
 
 class LocalReference(Model):

@@ -57,7 +57,8 @@ NOT_PRINTABLE: Final[Ranges] = (
 _SURROGATES: Final = (0xD800, 0xDFFF)
 
 
-def _re2_pattern(ranges: Ranges) -> str:
+def text_without(ranges: Ranges) -> str:
+    """A regular expression in the syntax of the API server (RE2) for text without these code points."""
     parts = (f"\\x{{{a:X}}}" if a == b else f"\\x{{{a:X}}}-\\x{{{b:X}}}" for a, b in sorted(ranges))
     return f"^[^{''.join(parts)}]*$"
 
@@ -66,9 +67,11 @@ def _any_of(ranges: Iterable[tuple[int, int]]) -> re.Pattern[str]:
     return re.compile("[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]")
 
 
-PLAIN_PATTERN: Final = _re2_pattern(NOT_PLAIN)
-PRINTABLE_PATTERN: Final = _re2_pattern(NOT_PRINTABLE)
-"""The rules as regular expressions in the syntax of the API server (RE2)."""
+PLAIN_PATTERN: Final = text_without(NOT_PLAIN)
+PRINTABLE_PATTERN: Final = text_without(NOT_PRINTABLE)
+LINE_PATTERN: Final = text_without((*NOT_PRINTABLE, (0x0009, 0x000A)))
+"""The rules as regular expressions in the syntax of the API server (RE2). The last is that of printable text
+without tabs and line feeds."""
 
 _NOT_PLAIN: Final = _any_of((*NOT_PLAIN, _SURROGATES))
 _NOT_PRINTABLE: Final = _any_of((*NOT_PRINTABLE, _SURROGATES))

@@ -10,6 +10,13 @@ from typing import Final
 from kubecoderun_crds.names import PoolCondition
 
 
+class Mode(StrEnum):
+    """What a session is for."""
+
+    RUN = "Run"
+    FILES = "Files"
+
+
 class Phase(StrEnum):
     """Where a session is in its life. An absent phase means the same as Pending."""
 
@@ -20,6 +27,7 @@ class Phase(StrEnum):
     FAILED = "Failed"
     TIMED_OUT = "TimedOut"
     CANCELLED = "Cancelled"
+    HELD = "Held"
 
 
 class StartType(StrEnum):
@@ -49,8 +57,10 @@ class Reason(StrEnum):
     LANGUAGE_NOT_IN_POOL = "LanguageNotInPool"
     INVALID_REQUEST = "InvalidRequest"
     CODE_UNAVAILABLE = "CodeUnavailable"
+    INPUT_UNAVAILABLE = "InputUnavailable"
     STORE_UNAVAILABLE = "StoreUnavailable"
     OPERATOR_ERROR = "OperatorError"
+    FILES_HELD = "FilesHeld"
 
 
 class PoolReason(StrEnum):
@@ -73,8 +83,10 @@ class PoolReason(StrEnum):
     NOTHING_WAITING = "NothingWaiting"
 
 
-TERMINAL_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED})
-"""A session in one of these never changes its phase, reason or result again."""
+TERMINAL_PHASES: Final = frozenset(
+    {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.HELD}
+)
+"""A session in one of these never changes its phase, reason, result or files again."""
 
 NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD})
 """Reasons of a session that has not ended."""
@@ -91,6 +103,12 @@ _PHASE_OF: Final = {
     Reason.SUCCEEDED: Phase.SUCCEEDED,
     Reason.TIME_LIMIT: Phase.TIMED_OUT,
     Reason.CANCELLED: Phase.CANCELLED,
+    Reason.FILES_HELD: Phase.HELD,
+}
+
+MODE_MEANINGS: Final[dict[Mode, str]] = {
+    Mode.RUN: "runs a program in a pod of a pool",
+    Mode.FILES: "runs nothing and keeps files for other sessions",
 }
 
 PHASE_MEANINGS: Final[dict[Phase, str]] = {
@@ -101,6 +119,7 @@ PHASE_MEANINGS: Final[dict[Phase, str]] = {
     Phase.FAILED: "the program ended otherwise, or could not be run; the reason says which",
     Phase.TIMED_OUT: "the program was killed at its time limit",
     Phase.CANCELLED: "ended on request",
+    Phase.HELD: "a session of mode Files, whose files can be used",
 }
 
 REASON_MEANINGS: Final[dict[Reason, str]] = {
@@ -121,8 +140,10 @@ REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.LANGUAGE_NOT_IN_POOL: "the pool does not offer that language",
     Reason.INVALID_REQUEST: "the request contradicts the pool or itself; the message says how",
     Reason.CODE_UNAVAILABLE: "the object named by codeRef is missing or has another hash",
+    Reason.INPUT_UNAVAILABLE: "a file named in inputs does not exist; the message says which and why",
     Reason.STORE_UNAVAILABLE: "the object store did not answer",
     Reason.OPERATOR_ERROR: "a fault of KubeCodeRun itself; the operator's log says more",
+    Reason.FILES_HELD: "the session keeps files and has nothing to run",
 }
 
 POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {

@@ -52,7 +52,7 @@ def _convert(node: JsonObject, definitions: JsonObject) -> JsonObject:
 def _range_and_default(node: JsonObject) -> str:
     """Sentences for `kubectl explain`, which shows neither range nor default of a field."""
     said = ""
-    if node.get("maximum", _INT32_MAX) < _INT32_MAX:
+    if node.get("maximum", _INT32_MAX) != _INT32_MAX:
         said += f" From {node['minimum']} to {node['maximum']}."
     default = node.get("default", {})
     if isinstance(default, list):
@@ -182,6 +182,7 @@ def session_definition() -> JsonObject:
                 _column("Start", ".status.startType", "string", "Whether a pod was ready at once."),
                 _column("Exit", ".status.result.exitCode", "integer", "Exit code of the program."),
                 _column("Reason", ".status.reason", "string", "Why the session is where it is."),
+                _column("Files", ".status.fileCount", "integer", "How many files the session has."),
                 _column("Seconds", ".status.usage.wallSeconds", "number", "How long the program ran."),
                 _column("Pod", ".status.pod.name", "string", "The pod that ran the program.", wide=True),
                 _column("Node", ".status.pod.node", "string", "Its node.", wide=True),
@@ -194,7 +195,8 @@ def session_definition() -> JsonObject:
             "subresources": {"status": {}},
             "schema": {
                 "openAPIV3Schema": _root(
-                    "ExecutionSession runs one program in a pod of a pool; its status is the answer.",
+                    "ExecutionSession runs one program in a pod of a pool, and its status is the answer; "
+                    "or it keeps files for other sessions.",
                     SessionSpec,
                     SessionStatus,
                     SESSION_RULES,

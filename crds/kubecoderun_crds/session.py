@@ -1,4 +1,4 @@
-"""ExecutionSession: one run of one program, its request and its answer.
+"""ExecutionSession: one run of one program, its request and its answer; or files that are kept for runs.
 
 `SessionSpec.model_validate(raw["spec"])` reads a session with the same defaults that the API server fills in.
 """
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from kubecoderun_crds import names
 from kubecoderun_crds.fields import (
     ATOMIC_LIST,
+    SET_LIST,
     BigCount,
     Condition,
     Count,
@@ -28,13 +29,16 @@ from kubecoderun_crds.fields import (
     rule,
     rules,
 )
-from kubecoderun_crds.pool import MAX_TIMEOUT_SECONDS
+from kubecoderun_crds.files import FileId, HeldFile, InputReference, OutputFile, SkippedFile
+from kubecoderun_crds.pool import MAX_FILES, MAX_TIMEOUT_SECONDS
 from kubecoderun_crds.printable import PLAIN_PATTERN, PRINTABLE_PATTERN, is_plain
 from kubecoderun_crds.reasons import (
+    MODE_MEANINGS,
     NON_TERMINAL_REASONS,
     PHASE_MEANINGS,
     REASON_MEANINGS,
     TERMINAL_PHASES,
+    Mode,
     Phase,
     Reason,
     StartType,
@@ -61,7 +65,21 @@ _BASE64_PATTERN: Final = r"^[A-Za-z0-9+/]*={0,2}$"
 OutputText = Annotated[str, Field(max_length=_OUTPUT_LENGTH, pattern=PRINTABLE_PATTERN)]
 OutputBase64 = Annotated[str, Field(max_length=_OUTPUT_BASE64_LENGTH, pattern=_BASE64_PATTERN)]
 
+MAX_SKIPPED_FILES: Final = 20
+"""Most files that a status names although they were not kept."""
+
 _TERMINAL: Final = cel_list(sorted(TERMINAL_PHASES))
+_ONLY_OF_RUNS: Final = (
+    "poolRef",
+    "language",
+    "code",
+    "codeRef",
+    "inputs",
+    "args",
+    "stdin",
+    "env",
+    "timeoutSeconds",
+)
 
 
 class PoolReference(Model):
@@ -84,8 +102,12 @@ def _bytes_at_most(field: str, limit: int) -> str:
     return f"!has(self.{field}) || size(bytes(self.{field})) <= {limit}"
 
 
+def _meanings(of: Mapping[Mode, str] | Mapping[Phase, str] | Mapping[Reason, str]) -> str:
+    return " ".join(f"{value}: {meaning}." for value, meaning in of.items())
+
+
 class Request(Model):
-    """What to run."""
+    """What to run, or which files to keep."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -94,7 +116,25 @@ class Request(Model):
                 "the request must not be changed: create another session",
                 "FieldValueForbidden",
             ),
-            rule("has(self.code) != has(self.codeRef)", "there must be exactly one of code and codeRef"),
+            rule(
+                "self.mode != 'Run' || has(self.poolRef) && has(self.language)",
+                "a session of mode Run must have poolRef and language",
+                "FieldValueRequired",
+            ),
+            rule(
+                "self.mode != 'Run' || has(self.code) != has(self.codeRef)",
+                "there must be exactly one of code and codeRef",
+            ),
+            rule(
+                f"self.mode != 'Files' || !({' || '.join(f'has(self.{name})' for name in _ONLY_OF_RUNS)})",
+                f"a session of mode Files runs nothing: it must not have {', '.join(_ONLY_OF_RUNS[:-1])} "
+                f"or {_ONLY_OF_RUNS[-1]}",
+                "FieldValueForbidden",
+            ),
+            rule(
+                "(self.mode == 'Files') == has(self.files)",
+                "there must be files in mode Files, and in no other mode",
+            ),
             rule(
                 _bytes_at_most("code", INLINE_CODE_BYTES),
                 f"code must not have more than {INLINE_CODE_BYTES} bytes in UTF-8: use codeRef",
@@ -114,9 +154,10 @@ class Request(Model):
         )
     )
 
-    pool_ref: PoolReference
+    mode: Mode = Field(default=Mode.RUN, description=f"What the session is for. {_meanings(MODE_MEANINGS)}")
+    pool_ref: PoolReference | None = None
     """The pool that provides the pod."""
-    language: Language
+    language: Language | None = None
     """Language of the code; the pool must offer it."""
     code: Annotated[str, Field(max_length=INLINE_CODE_BYTES, pattern=PLAIN_PATTERN)] | None = None
     """The program, up to 16 KiB in UTF-8; of control characters only tab, line feed and carriage return."""
@@ -125,7 +166,8 @@ class Request(Model):
     args: Annotated[list[ShortText], Field(max_length=MAX_ARGS, json_schema_extra=ATOMIC_LIST)] = Field(
         default_factory=list
     )
-    """Arguments of the program, up to 32768 characters together, without control characters."""
+    """Arguments of the program, up to 32768 characters together; of control characters only tab, line feed
+    and carriage return."""
     stdin: Annotated[str, Field(max_length=INLINE_STDIN_BYTES, pattern=PLAIN_PATTERN)] = Field(
         default_factory=str
     )
@@ -135,14 +177,24 @@ class Request(Model):
     )
     """Environment of the program, beside and before that of the pool."""
     timeout_seconds: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] | None = None
-    """Time limit in seconds; the pool's default without it, and at most what the pool allows."""
+    """Time limit in seconds; the pool's default without it, and never more than the pool allows: more is cut
+    to that, and the message of the status says so."""
+    inputs: Annotated[
+        list[InputReference], Field(max_length=MAX_FILES, json_schema_extra=map_list("path"))
+    ] = Field(default_factory=list)
+    """Files of other sessions that stand in the working directory /mnt/data before the program starts."""
+    files: (
+        Annotated[list[HeldFile], Field(min_length=1, max_length=MAX_FILES, json_schema_extra=map_list("id"))]
+        | None
+    ) = None
+    """The files of a session of mode Files; their bytes are in the object store already."""
     tenant: (
         Annotated[
             str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._:@]*[A-Za-z0-9])?$")
         ]
         | None
     ) = None
-    """On whose behalf the program runs."""
+    """On whose behalf the program runs or the files are kept. A program gets no files of another tenant."""
 
 
 class SessionSpec(Model):
@@ -160,6 +212,12 @@ class SessionSpec(Model):
                 "expiresAt must only be moved to a later time",
                 "FieldValueForbidden",
             ),
+            rule(
+                "!has(oldSelf.removedFiles) || has(self.removedFiles) "
+                "&& oldSelf.removedFiles.all(id, id in self.removedFiles)",
+                "removedFiles must only grow: a removed file does not come back",
+                "FieldValueForbidden",
+            ),
         )
     )
 
@@ -168,7 +226,12 @@ class SessionSpec(Model):
     cancel: bool = False
     """true ends the session; cannot be taken back."""
     expires_at: Timestamp | None = None
-    """When the session is deleted in any case, finished or not; can only be moved to a later time."""
+    """When the session is deleted, finished or not; can only be moved to a later time. Without it, a finished
+    session is deleted after the time that its pool says."""
+    removed_files: Annotated[list[FileId], Field(max_length=MAX_FILES, json_schema_extra=SET_LIST)] = Field(
+        default_factory=list
+    )
+    """Ids of files of this session that do not exist any more for anybody; can only grow."""
 
 
 class SessionPod(Model):
@@ -262,10 +325,6 @@ def _reasons_go_with_phases() -> str:
     )
 
 
-def _meanings(of: Mapping[Phase, str] | Mapping[Reason, str]) -> str:
-    return " ".join(f"{value}: {meaning}." for value, meaning in of.items())
-
-
 class SessionStatus(Model):
     """Observed state, written by the operator."""
 
@@ -285,8 +344,10 @@ class SessionStatus(Model):
                 f"!has(oldSelf.phase) || !(oldSelf.phase in {_TERMINAL}) || "
                 "has(self.reason) && self.reason == oldSelf.reason "
                 "&& has(self.result) == has(oldSelf.result) "
-                "&& (!has(self.result) || self.result == oldSelf.result)",
-                "an ended session must keep its reason and result",
+                "&& (!has(self.result) || self.result == oldSelf.result) "
+                "&& has(self.files) == has(oldSelf.files) "
+                "&& (!has(self.files) || self.files == oldSelf.files)",
+                "an ended session must keep its reason, result and files",
                 "FieldValueForbidden",
             ),
         )
@@ -317,6 +378,19 @@ class SessionStatus(Model):
     """What the program left; each stream is text if it is safe to print, otherwise base64."""
     usage: Usage | None = None
     """What the program used."""
+    files: (
+        Annotated[list[OutputFile], Field(max_length=MAX_FILES, json_schema_extra=map_list("id"))] | None
+    ) = None
+    """Files that the program made or changed, and that are kept as long as the session."""
+    file_count: Count | None = None
+    """How many files the session has."""
+    skipped_files: (
+        Annotated[list[SkippedFile], Field(max_length=MAX_SKIPPED_FILES, json_schema_extra=ATOMIC_LIST)]
+        | None
+    ) = None
+    """The first of the new or changed files that were not kept."""
+    skipped_file_count: BigCount | None = None
+    """How many new or changed files were not kept."""
     conditions: Annotated[list[Condition], Field(max_length=4, json_schema_extra=map_list("type"))] = Field(
         default_factory=list
     )

@@ -9,11 +9,14 @@ import kopf
 
 from kubecoderun_operator import handlers, orders, recovery
 from kubecoderun_operator.background import Background
+from kubecoderun_operator.bucket import Bucket
 from kubecoderun_operator.cluster import ApiError, ApiLimits, ApiUnreachableError, Cluster
 from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member, version_of
+from kubecoderun_operator.orphans import Terms
+from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
 from kubecoderun_operator.remover import Remover
 from kubecoderun_operator.results import Results
@@ -74,14 +77,15 @@ class App:
             cluster=self._cluster,
             sidecars=self._sidecars,
             storage=storage,
+            purger=self._purger(storage),
             results=self._results,
             remover=Remover(self._cluster, self._sidecars, self._background, settings.pod_grace_seconds),
             background=self._background,
             pod_defaults=settings.pod_defaults(signatures.public_key),
             epoch=lambda: self.elector.epoch,
         )
-        self.sweeper = Sweeper(self._tools)
         self.registry = Registry(self._tools, self._pod_news)
+        self.sweeper = Sweeper(self._tools, self.registry)
         self.desk = Desk(self._tools, self.registry, self.sweeper)
         self.ready = asyncio.Event()
         """Set when this process leads, has taken over, and watches."""
@@ -124,7 +128,7 @@ class App:
             stop_flag=self._stopping,
             ready_flag=ready,
         )
-        self.sweeper.start(self.registry, self.desk)
+        self.sweeper.start(self.desk)
         saying = asyncio.create_task(self._say_when_ready(ready))
         try:
             await kopf.run_tasks(tasks, ignored=_AllTasks())
@@ -220,6 +224,16 @@ class App:
         await self._sidecars.close()
         await self._results.close()
         await self._cluster.close()
+        if self._tools.purger is not None:
+            await self._tools.purger.close()
+
+    def _purger(self, storage: Storage | None) -> Purger | None:
+        if storage is None:
+            return None
+        settings = self._settings
+        bucket = Bucket(storage, seconds=settings.store_seconds, ca_file=settings.store_ca_file)
+        terms = Terms(SEEN_SECONDS, settings.orphan_seconds, settings.orphan_share)
+        return Purger(storage, bucket, self._cluster, self.elector.check, terms)
 
     def _pod_news(self, pod: Any, gone: bool) -> None:
         self.desk.pod_seen(pod, gone)
@@ -248,6 +262,7 @@ def _storage(settings: Settings) -> Storage | None:
         settings.store_bucket,
         settings.store_virtual_hosts,
         settings.install_id,
+        settings.store_uploads,
     )
     return Storage(
         address, settings.store_access_key.get_secret_value(), settings.store_secret_key.get_secret_value()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Reason
-from kubecoderun_operator import pods
+from kubecoderun_operator import grants, pods
 from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order
@@ -74,34 +74,41 @@ class Binder:
 
     async def prepare(self, pod: Member, order: Order) -> Binding:
         """The sidecar's half: code and input are delivered. Raises EndedError if the request is at fault."""
-        storage = self._tools.storage
-        url = ""
-        if order.stored:
-            if storage is None:
-                raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, "no object store is configured"))
-            seconds = self._tools.settings.sidecar_fetch_seconds * (_STORE_ATTEMPTS + 1)
-            url = storage.code_url(order.session.namespace, order.session.name, seconds)
-        request = order.prepare(url)
+        seconds = self._tools.settings.sidecar_fetch_seconds * _STORE_ATTEMPTS
+        request = grants.delivery(self._tools.storage, order, seconds)
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
                 await self._tools.sidecars.prepare(pod, request)
             except SidecarUnreachableError:
-                return Binding(Bond.UNUSABLE, "unreachable")
+                if not order.fetches or not await self._fetches_still(pod, order):
+                    return Binding(Bond.UNUSABLE, "unreachable")
+                if attempt == _STORE_ATTEMPTS:
+                    late = f"what the run needs was not fetched from the object store within {seconds:.0f} s"
+                    raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, late)) from None
             except SidecarRefusedError as error:
-                if error.error == "store_unavailable" and attempt < _STORE_ATTEMPTS:
-                    await asyncio.sleep(_STORE_PAUSE)
-                    continue
-                return _refused(error)
-            return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
+                if error.error != "store_unavailable" or attempt == _STORE_ATTEMPTS:
+                    return _refused(error, order)
+                await asyncio.sleep(_STORE_PAUSE)
+            else:
+                return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
         raise AssertionError("the last attempt returns")
+
+    async def _fetches_still(self, pod: Member, order: Order) -> bool:
+        """Whether the sidecar is at work for this session although it did not answer in time. Another pod
+        would take as long; the next request joins the delivery."""
+        try:
+            state = await self._tools.sidecars.state(pod, order.session.uid)
+        except (SidecarUnreachableError, SidecarRefusedError):
+            return False
+        return state.owner is not None and state.owner.uid == order.session.uid
 
     async def _label(self, pod: Member, order: Order) -> bool:
         """The API server's half. Whether the pod carries the session's label and is not being deleted."""
-        settings = self._tools.settings
-        deadline = order.timeout_seconds + settings.pod_deadline_margin_seconds
-        if order.stored:
-            deadline += int(settings.sidecar_fetch_seconds) * _STORE_ATTEMPTS
-        session = order.session
+        session, deadline = order.session, None
+        if order.fetches:
+            settings = self._tools.settings
+            fetching = int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
+            deadline = fetching + settings.longest_run_seconds(order.timeout_seconds)
         patch = pods.assignment(pod, session.name, session.uid, deadline, time.time())
         try:
             found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
@@ -127,18 +134,33 @@ class Binder:
         return ours and not meta.get("deletionTimestamp")
 
 
-def _refused(error: SidecarRefusedError) -> Binding:
+def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     """What a refused prepare means. Raises EndedError where no other pod would answer differently."""
     said = error.refusal.message
     match error.error:
+        case "input_unavailable":
+            missing = "the object store does not have its bytes"
+            raise EndedError(Outcome(Reason.INPUT_UNAVAILABLE, _about_input(error, order, missing)))
+        case "inputs_too_large":
+            raise EndedError(Outcome(Reason.INVALID_REQUEST, said or "the inputs do not fit in the pod"))
         case "code_unavailable":
             raise EndedError(Outcome(Reason.CODE_UNAVAILABLE, said))
         case "store_unavailable":
-            raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, said))
+            raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, _about_input(error, order, "")))
         case "language_unavailable":
             raise EndedError(Outcome(Reason.LANGUAGE_NOT_IN_POOL, said))
         case "cancelled":
             raise EndedError(Outcome(Reason.CANCELLED))
         case "bad_request" | "too_large":
             raise EndedError(Outcome(Reason.INVALID_REQUEST, said))
+    if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        # A newer sidecar's word for a request that it cannot carry out.
+        raise EndedError(Outcome(Reason.INVALID_REQUEST, said or error.error))
     return Binding(Bond.UNUSABLE, error.error)
+
+
+def _about_input(error: SidecarRefusedError, order: Order, otherwise: str) -> str:
+    """The sidecar's words, with the path of the input that it names by its place."""
+    place, said = error.refusal.input, error.refusal.message or otherwise
+    known = place is not None and place < len(order.inputs)
+    return f"input {order.inputs[place].path}: {said}" if known and place is not None else said

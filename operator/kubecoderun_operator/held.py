@@ -9,7 +9,6 @@ from kubecoderun_operator import outcomes
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
 from kubecoderun_operator.members import Member, member
 from kubecoderun_operator.outcomes import Outcome
-from kubecoderun_sidecar.protocol import RunResult
 
 _LAST_WORDS: Final = 0.5
 """Seconds for a result that may be on its way when the pod is seen to end."""
@@ -43,10 +42,9 @@ class HeldPod:
         """The scope was left."""
         self._scope = None
 
-    async def explain(self, found: RunResult, limit_seconds: int, patience: float) -> Outcome:
-        """The sidecar's result. Where the runtime container died, the API server may know why: its memory,
+    async def explain(self, outcome: Outcome, patience: float) -> Outcome:
+        """The sidecar's outcome. Where the runtime container died, the API server may know why: its memory,
         or the end of the whole pod."""
-        outcome = outcomes.ended(found, limit_seconds)
         if outcome.reason is not Reason.RUNTIME_LOST:
             return outcome
         try:

@@ -76,6 +76,8 @@ class Member:
     runtime_uid: int = 0
     started: float | None = None
     """When the kubelet took over; activeDeadlineSeconds counts from here."""
+    limited: bool = False
+    """Whether the node ends the pod at a deadline."""
     ready: bool = False
     ready_since: float | None = None
     unready_since: float | None = None
@@ -143,6 +145,7 @@ def member(pod: Mapping[str, Any]) -> Member | None:
         node=spec.get("nodeName") or "",
         runtime_uid=_runtime_uid(spec),
         started=seconds(status.get("startTime")),
+        limited=spec.get("activeDeadlineSeconds") is not None,
         ready=is_ready,
         ready_since=seconds(ready.get("lastTransitionTime")) if is_ready else None,
         unready_since=None if is_ready else seconds(ready.get("lastTransitionTime")),

@@ -89,6 +89,24 @@ SWEPT: Final = Counter(
     ("kind",),
     registry=REGISTRY,
 )
+STORE_REQUESTS: Final = Counter(
+    "kubecoderun_store_requests_total",
+    "Attempts of requests to the object store: list, remove; code is the HTTP status, 0 without an answer.",
+    ("call", "code"),
+    registry=REGISTRY,
+)
+OBJECTS_REMOVED: Final = Counter(
+    "kubecoderun_store_objects_removed_total",
+    "Objects removed from the store, by what became of their session: deleted (by the operator), orphan.",
+    ("cause",),
+    registry=REGISTRY,
+)
+STORE_SWEEP_STOPPED: Final = Gauge(
+    "kubecoderun_store_sweep_stopped",
+    "How many sessions' objects the last look at the store would have removed, if that was too many; else 0.",
+    ("namespace",),
+    registry=REGISTRY,
+)
 LEADER: Final = Gauge("kubecoderun_leader", "1 while this process leads.", registry=REGISTRY)
 
 

@@ -1,16 +1,25 @@
 """A session as the operator sees it, and what its request comes to in its pool. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from kubecoderun_crds.pool import PoolSpec
-from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
-from kubecoderun_crds.session import SessionSpec
+from kubecoderun_crds.files import InputReference
+from kubecoderun_crds.pool import PoolLimits, PoolSpec
+from kubecoderun_crds.reasons import TERMINAL_PHASES, Mode, Reason
+from kubecoderun_crds.session import Request, SessionSpec
+from kubecoderun_operator.inputs import Input, conflict
 from kubecoderun_operator.members import seconds, version_of
-from kubecoderun_sidecar.protocol import InlineCode, Limits, PrepareRequest, SessionRef, StoredCode
+from kubecoderun_sidecar.protocol import (
+    InlineCode,
+    InputFile,
+    Limits,
+    PrepareRequest,
+    SessionRef,
+    StoredCode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class Session:
     uid: str
     generation: int
     version: int
+    mode: str
     created: float
     """Seconds since 1970."""
     pool: str
@@ -37,18 +47,30 @@ class Session:
     def terminal(self) -> bool:
         return self.phase in TERMINAL_PHASES
 
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """spec.request as it stands in the resource."""
+        request: Mapping[str, Any] = self.spec.get("request") or {}
+        return request
+
+    def inputs(self) -> dict[str, Mapping[str, Any]]:
+        """What the request says of each input, by path."""
+        return {entry["path"]: entry for entry in self.request.get("inputs") or ()}
+
 
 def session(raw: Mapping[str, Any]) -> Session:
     """Read a session from its resource."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    request = spec.get("request") or {}
     return Session(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
         generation=int(meta.get("generation", 1)),
         version=version_of(meta),
+        mode=request.get("mode") or str(Mode.RUN),
+        pool=(request.get("poolRef") or {}).get("name", ""),
         created=seconds(meta.get("creationTimestamp")) or 0.0,
-        pool=((spec.get("request") or {}).get("poolRef") or {}).get("name", ""),
         phase=status.get("phase") or "",
         cancel=bool(spec.get("cancel")),
         expires_at=seconds(spec.get("expiresAt")),
@@ -79,24 +101,60 @@ class Order:
     stdin: str = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     timeout_seconds: int
-    output_bytes: int
+    limits: PoolLimits
+    references: tuple[InputReference, ...] = field(default=(), repr=False)
+    """Files that the request names."""
+    inputs: tuple[Input, ...] = field(default=(), repr=False)
+    """The same files, once they are known to exist."""
+    tenant: str | None = None
 
     @property
     def stored(self) -> bool:
         """The code is in the object store."""
         return self.code is None
 
-    def prepare(self, code_url: str = "") -> PrepareRequest:
-        """The sidecar's request; code_url is a presigned GET, needed if the code is stored."""
+    @property
+    def fetches(self) -> bool:
+        """The sidecar needs the object store before the program can start."""
+        return self.stored or bool(self.references)
+
+    def prepare(
+        self, code_url: str = "", input_urls: Sequence[str] = (), *, keep_files: bool = False
+    ) -> PrepareRequest:
+        """The sidecar's request. code_url, input_urls: presigned GETs for stored code and for each input.
+        keep_files: new and changed files are handed back."""
         code = (
             InlineCode(self.code)
             if self.code is not None
             else StoredCode(code_url, self.stored_bytes, self.stored_sha256)
         )
-        limits = Limits(self.timeout_seconds, self.output_bytes)
-        return PrepareRequest(
-            self.session, self.language, code, self.args, self.stdin, self.env, limits=limits
+        inputs = tuple(
+            InputFile(file.path, url, file.bytes, file.read_only)
+            for file, url in zip(self.inputs, input_urls, strict=True)
         )
+        limits = Limits(
+            self.timeout_seconds,
+            self.limits.max_output_bytes,
+            self.limits.max_files if keep_files else 0,
+            self.limits.max_file_bytes,
+            self.limits.max_total_file_bytes,
+        )
+        return PrepareRequest(
+            self.session, self.language, code, self.args, self.stdin, self.env, inputs, limits
+        )
+
+
+def time_limit(asked: int | None, pool: PoolSpec) -> int:
+    """Seconds that a program may run: what it asks for or the pool's default, and never more than the pool
+    allows."""
+    return min(asked or pool.session_defaults.timeout_seconds, pool.limits.max_timeout_seconds)
+
+
+def cut_note(asked: int | None, limit: int) -> str:
+    """What to tell somebody who got less time than was asked for; otherwise empty."""
+    if (asked or 0) <= limit:
+        return ""
+    return f"timeoutSeconds {asked} was cut to {limit}, the most that the pool allows"
 
 
 def order(seen: Session, pool: PoolSpec) -> Order | Refusal:
@@ -107,20 +165,9 @@ def order(seen: Session, pool: PoolSpec) -> Order | Refusal:
         # Only places and kinds of errors: the values are the user's.
         places = ", ".join(".".join(map(str, entry["loc"])) for entry in error.errors()[:5])
         return Refusal(Reason.INVALID_REQUEST, f"the spec is not valid at {places}")
-    if (request.code is None) == (request.code_ref is None):
-        return Refusal(Reason.INVALID_REQUEST, "give exactly one of code and codeRef")
-    if request.language not in pool.runtime.languages:
-        offered = ", ".join(pool.runtime.languages)
-        return Refusal(
-            Reason.LANGUAGE_NOT_IN_POOL, f"the pool {seen.pool} offers {offered}, not {request.language}"
-        )
-    limit = request.timeout_seconds or pool.session_defaults.timeout_seconds
-    if limit > pool.limits.max_timeout_seconds:
-        return Refusal(
-            Reason.INVALID_REQUEST,
-            f"timeoutSeconds is {limit}; "
-            f"the pool {seen.pool} allows at most {pool.limits.max_timeout_seconds}",
-        )
+    refusal = _refusal(seen, request, pool)
+    if refusal is not None or request.language is None:
+        return refusal or Refusal(Reason.INVALID_REQUEST, "language is missing")
     return Order(
         session=SessionRef(seen.namespace, seen.name, seen.uid),
         language=request.language,
@@ -130,6 +177,20 @@ def order(seen: Session, pool: PoolSpec) -> Order | Refusal:
         args=tuple(request.args),
         stdin=request.stdin,
         env={entry.name: entry.value for entry in request.env},
-        timeout_seconds=limit,
-        output_bytes=pool.limits.max_output_bytes,
+        timeout_seconds=time_limit(request.timeout_seconds, pool),
+        limits=pool.limits,
+        references=tuple(request.inputs),
+        tenant=request.tenant,
     )
+
+
+def _refusal(seen: Session, request: Request, pool: PoolSpec) -> Refusal | None:
+    if (request.code is None) == (request.code_ref is None):
+        return Refusal(Reason.INVALID_REQUEST, "give exactly one of code and codeRef")
+    if request.language is not None and request.language not in pool.runtime.languages:
+        offered = ", ".join(pool.runtime.languages)
+        return Refusal(
+            Reason.LANGUAGE_NOT_IN_POOL, f"the pool {seen.pool} offers {offered}, not {request.language}"
+        )
+    wrong = conflict([reference.path for reference in request.inputs])
+    return Refusal(Reason.INVALID_REQUEST, wrong) if wrong else None

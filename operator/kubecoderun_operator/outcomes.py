@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from kubecoderun_crds.printable import is_printable, printable
 from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, phase_of
 from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
 from kubecoderun_operator.members import OOM_KILLED, Member
+from kubecoderun_operator.outputs import FileReport
 from kubecoderun_sidecar.protocol import Captured, RunResult
 
 _MARKER_BYTES: Final = 256
@@ -31,6 +32,18 @@ class Outcome:
     result: Mapping[str, Any] | None = field(default=None, repr=False)
     usage: Mapping[str, Any] | None = None
     timings: Mapping[str, str] = field(default_factory=dict)
+    files: FileReport | None = None
+
+    def with_note(self, note: str) -> "Outcome":
+        """The same, with one more remark in its message."""
+        if not note:
+            return self
+        return replace(self, message=f"{self.message or REASON_MEANINGS[self.reason]}; {note}")
+
+
+def held(files: int) -> Outcome:
+    """The outcome of a session that keeps files and has nothing to run."""
+    return Outcome(Reason.FILES_HELD, "1 file" if files == 1 else f"{files} files", files=FileReport(files))
 
 
 def timestamp(moment: float) -> str:
@@ -41,14 +54,15 @@ def timestamp(moment: float) -> str:
 # --- from the sidecar's result --------------------------------------------------------------------
 
 
-def ended(found: RunResult, limit_seconds: int) -> Outcome:
-    """The outcome of a run that the sidecar has seen to its end."""
+def ended(found: RunResult, limit_seconds: int, files: FileReport) -> Outcome:
+    """The outcome of a run that the sidecar has seen to its end. files: what became of its files."""
     reason, signal = Reason(found.reason), _signal(found)
     notes = [_describe(found, reason, signal, limit_seconds)]
     if found.detail:
         notes.append(found.detail)
     if found.store_error:
         notes.append(f"the full output was not stored: {found.store_error}")
+    notes.append(files.note())
     result = {
         "exitCode": found.exit_code,
         "signal": signal,
@@ -68,6 +82,7 @@ def ended(found: RunResult, limit_seconds: int) -> Outcome:
         {key: value for key, value in result.items() if value is not None},
         {key: value for key, value in usage.items() if value is not None},
         {key: value for key, value in timings.items() if value is not None and _is_time(value)},
+        files,
     )
 
 
@@ -121,13 +136,15 @@ def _preview(text: str) -> str:
 
 
 def with_cause(outcome: Outcome, pod: Member | None) -> Outcome:
-    """A run whose runtime container died, after a look at its pod (None: it is gone). Output is kept."""
+    """A run whose runtime container died, after a look at its pod (None: it is gone). Output and files are
+    kept."""
     cause = lost(pod)
     if cause.reason not in (Reason.OOM_KILLED, Reason.POD_LOST, Reason.TIME_LIMIT):
         return outcome
     result = {**(outcome.result or {}), "signal": "SIGKILL"}
     result.pop("exitCode", None)
-    return Outcome(cause.reason, cause.message, result, outcome.usage, outcome.timings)
+    found = replace(outcome, reason=cause.reason, message=cause.message, result=result)
+    return found.with_note(outcome.files.note() if outcome.files is not None else "")
 
 
 # --- without a result -----------------------------------------------------------------------------
@@ -197,6 +214,8 @@ class Record:
             made["result"] = dict(outcome.result)
         if outcome.usage:
             made["usage"] = dict(outcome.usage)
+        if outcome.files is not None:
+            made.update(outcome.files.status())
         made["conditions"] = [
             {
                 "type": str(SessionCondition.COMPLETED),

@@ -100,15 +100,16 @@ def pick_uid(defaults: PodDefaults, taken: Collection[int]) -> int:
     return defaults.first_uid + start
 
 
-def assignment(member: Member, session_name: str, session_uid: str, deadline: float, now: float) -> JsonPatch:
+def assignment(
+    member: Member, session_name: str, session_uid: str, deadline: float | None, now: float
+) -> JsonPatch:
     """Give a warm pod to a session. The API server refuses it for another pod of that name or another
     state.
 
-    deadline: seconds from now after which the node ends the pod even if no operator is there. The node
-    counts from the pod's own start.
+    deadline: as for `backstop`; None leaves that for later. A change of labels only costs the node less than
+    one of the spec, and this patch stands between a request and its program.
     """
-    age = max(0.0, now - (member.started if member.started is not None else member.created))
-    return [
+    patch: JsonPatch = [
         {"op": "test", "path": "/metadata/uid", "value": member.uid},
         {"op": "test", "path": _label(names.LABEL_STATE), "value": str(names.PodState.WARM)},
         {"op": "replace", "path": _label(names.LABEL_STATE), "value": str(names.PodState.ASSIGNED)},
@@ -120,8 +121,19 @@ def assignment(member: Member, session_name: str, session_uid: str, deadline: fl
             "path": "/metadata/ownerReferences",
             "value": [_owner(names.SESSION_KIND, session_name, session_uid)],
         },
-        {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": math.ceil(age + deadline)},
     ]
+    return patch if deadline is None else [*patch, _deadline(member, deadline, now)]
+
+
+def backstop(member: Member, deadline: float, now: float) -> JsonPatch:
+    """Let the node end the pod `deadline` seconds from now, even if no operator is there."""
+    return [{"op": "test", "path": "/metadata/uid", "value": member.uid}, _deadline(member, deadline, now)]
+
+
+def _deadline(member: Member, deadline: float, now: float) -> JsonObject:
+    """The node counts from the pod's own start."""
+    age = max(0.0, now - (member.started if member.started is not None else member.created))
+    return {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": math.ceil(age + deadline)}
 
 
 def _owner(kind: str, name: str, uid: str) -> JsonObject:

@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, Final
 
-from kubecoderun_crds.reasons import Phase, Reason, StartType
-from kubecoderun_operator import metrics, orders, outcomes, recovery
+from kubecoderun_crds.pool import PoolLimits
+from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, pods, recovery
 from kubecoderun_operator.answer import Answer, SessionGoneError
-from kubecoderun_operator.binding import Binder, Bond, EndedError
-from kubecoderun_operator.cluster import NotLeadingError
+from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
+from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.held import HeldPod
+from kubecoderun_operator.intake import accept
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
-from kubecoderun_operator.orders import Order, Refusal, Session
+from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.outcomes import Outcome, Record, timestamp
 from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
@@ -22,28 +24,18 @@ from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
-from kubecoderun_sidecar.protocol import ResultTarget, StartRequest
+from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
 logger = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 """Before each further connection to the sidecar of a run; the last one repeats."""
-_UPLOAD_SECONDS: Final = 120
-"""How much longer than the program the URL for its result is valid."""
 _STATE_ATTEMPTS: Final = 3
 _STATE_PAUSE: Final = 1.0
 
 
 class CancelRequestedError(Exception):
     """spec.cancel was set while the session waited for a pod."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What is left to do after the answer: the session as stored, and how long to keep it."""
-
-    stored: dict[str, Any]
-    ttl_seconds: float
 
 
 class Run:
@@ -75,6 +67,7 @@ class Run:
         self._order: Order | None = None
         self._held: HeldPod | None = None
         self._waiter: asyncio.Future[Member] | None = None
+        self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
         self._started = False
         self._broken = 0
@@ -91,6 +84,8 @@ class Run:
             return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(CancelRequestedError())
+        elif self._binding is not None:
+            self._binding.cancel()
         elif self._started and self._held is not None:
             self._tools.background.spawn(self._cancel(self._held.pod), f"cancel {session.name}")
 
@@ -101,8 +96,9 @@ class Run:
 
     # --- the whole way ----------------------------------------------------------------------------
 
-    async def execute(self) -> Ending | None:
-        """Serve the session to its answer; None if it was deleted. Cancel the task to give it up.
+    async def execute(self) -> dict[str, Any] | None:
+        """Serve the session to its answer; returns it as stored, or None if it was deleted. Cancel the task
+        to give it up.
 
         Being cancelled frees what the session holds only if `abandon` was called; otherwise the next operator
         goes on with it.
@@ -128,19 +124,21 @@ class Run:
             self._keeper.release(self.session.uid)
 
     async def _serve(self) -> Outcome:
+        if self.session.mode == Mode.FILES:
+            return outcomes.held(len(self.session.request.get("files") or ()))
         self._record.timings.setdefault("queued", timestamp(time.time()))
         if not self._fresh:
             resumed = await self._resume()
             if resumed is not None:
                 return resumed
-        order, keeper = await self._accept()
+        order, keeper = await self._accepted()
         first = False
         for _ in range(self._tools.settings.pods_tried):
             pod = await self._obtain(keeper, first)
             self._mark("waiting")
             self._held = HeldPod(pod, self._tools.cluster)
             self._record.attempts += 1
-            binding = await Binder(self._tools).bind(pod, order)
+            binding = await self._bind(Binder(self._tools).bind(pod, order))
             if binding.bond is Bond.BOUND:
                 self._record.timings.update(binding.timings)
                 keeper.assigned(self.session.uid)
@@ -149,19 +147,23 @@ class Run:
             first = True
         return Outcome(Reason.OPERATOR_ERROR, f"{self._tools.settings.pods_tried} pods could not be used")
 
-    async def _accept(self) -> tuple[Order, PoolKeeper]:
-        """Check the request against its pool."""
-        if self.session.cancel:
-            raise EndedError(Outcome(Reason.CANCELLED))
-        keeper = await self._registry.find(self.session.namespace, self.session.pool)
-        if keeper is None:
-            raise EndedError(Outcome(Reason.POOL_NOT_FOUND, f"there is no pool {self.session.pool}"))
-        self._keeper = keeper
-        order = orders.order(self.session, keeper.spec)
-        if isinstance(order, Refusal):
-            raise EndedError(Outcome(order.reason, order.message))
-        self._order = order
-        return order, keeper
+    async def _accepted(self) -> tuple[Order, PoolKeeper]:
+        """The request, checked against its pool and the files that it names."""
+        self._order, self._keeper = await accept(self.session, self._registry, self._tools)
+        return self._order, self._keeper
+
+    async def _bind(self, work: Coroutine[Any, Any, Binding]) -> Binding:
+        """Give the pod to the session. Fetching its files may take long: spec.cancel ends it early."""
+        self._binding = asyncio.create_task(work)
+        try:
+            return await self._binding
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self.session.cancel or (task is not None and task.cancelling()):
+                raise
+            raise EndedError(Outcome(Reason.CANCELLED)) from None
+        finally:
+            self._binding = None
 
     async def _obtain(self, keeper: PoolKeeper, first: bool) -> Member:
         """A pod, at once or after a while in the queue."""
@@ -236,8 +238,8 @@ class Run:
 
     async def _prepare_again(self, held: HeldPod) -> Outcome | None:
         """The pod carries the session's label but has no program yet. None if it cannot be used after all."""
-        order, _ = await self._accept()
-        binding = await Binder(self._tools).prepare(held.pod, order)
+        order, _ = await self._accepted()
+        binding = await self._bind(Binder(self._tools).prepare(held.pod, order))
         if binding.bond is not Bond.BOUND:
             self._registry.discard(held.pod, "unusable")
             self._held = None
@@ -257,7 +259,7 @@ class Run:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
         self._mark("binding")
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(self._tools.settings.running_after_seconds, self._say_running)
+        alarm = loop.call_later(self._tools.settings.running_after_seconds, self._goes_on)
         try:
             return await self._follow(held)
         finally:
@@ -265,15 +267,16 @@ class Run:
             self._mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
-        settings, request = self._tools.settings, self._start_request()
+        settings = self._tools.settings
         while True:
             try:
                 async with held.while_it_lives():
                     await asyncio.sleep(_PAUSES[min(self._broken, len(_PAUSES) - 1)])
+                    # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
-                        held.pod, self.session.uid, request, self._program_started
+                        held.pod, self.session.uid, self._start_request(), self._program_started
                     )
-                return await held.explain(found, self._limit_seconds(), settings.ending_grace_seconds)
+                return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
                 return await self._lost(held)
             except SidecarRefusedError as error:
@@ -296,35 +299,60 @@ class Run:
             return await held.lost() if held is not None else outcomes.lost(None)
         logger.info("the result of a lost pod was in the store", extra=self._about())
         if held is not None:
-            return await held.explain(found, self._limit_seconds(), 0)
-        return outcomes.ended(found, self._limit_seconds())
+            return await held.explain(self._outcome(found), 0)
+        return self._outcome(found)
 
     def _start_request(self) -> StartRequest:
-        storage = self._tools.storage
-        if storage is None:
-            return StartRequest()
-        seen = self.session
-        url = storage.result_url(seen.namespace, seen.name, self._limit_seconds() + _UPLOAD_SECONDS)
-        settings = self._tools.settings
-        return StartRequest(ResultTarget(url, after_seconds=settings.stored_after_seconds))
+        settings, keeper = self._tools.settings, self._pool()
+        limits = keeper.spec.limits if keeper is not None else PoolLimits()
+        return grants.collection(
+            self._tools.storage,
+            self.session,
+            self._order.limits if self._order is not None else limits,
+            self._limit_seconds() + settings.collect_seconds,
+            settings.stored_after_seconds,
+        )
+
+    def _outcome(self, found: RunResult) -> Outcome:
+        """What the sidecar says about the end of the run."""
+        seen, limit = self.session, self._limit_seconds()
+        files = outputs.report(found, seen.name, seen.inputs())
+        return outcomes.ended(found, limit, files)
 
     def _limit_seconds(self) -> int:
         if self._order is not None:
             return self._order.timeout_seconds
-        keeper = self._registry.known(self.session.namespace, self.session.pool)
-        asked = (self.session.spec.get("request") or {}).get("timeoutSeconds")
-        default = keeper.spec.session_defaults.timeout_seconds if keeper is not None else 0
-        return int(asked or default)
+        asked, keeper = self.session.request.get("timeoutSeconds"), self._pool()
+        if keeper is not None:
+            return orders.time_limit(asked, keeper.spec)
+        return int(asked or PoolLimits().max_timeout_seconds)
+
+    def _pool(self) -> PoolKeeper | None:
+        return self._keeper or self._registry.known(self.session.namespace, self.session.pool)
 
     def _program_started(self, at: str) -> None:
         self._record.timings["started"] = at
         self._broken = 0
 
-    def _say_running(self) -> None:
-        if not self.answered and self.session.phase != Phase.RUNNING:
-            self._tools.background.spawn(
-                self._answer.progress(self._record.running()), f"running {self.session.name}"
-            )
+    def _goes_on(self) -> None:
+        """The run takes a while: say so, and let the node end its pod should no operator be there to do it.
+        Short runs are spared both writes."""
+        if self.answered or self._held is None:
+            return
+        if self.session.phase != Phase.RUNNING:
+            running = self._answer.progress(self._record.running())
+            self._tools.background.spawn(running, f"running {self.session.name}")
+        if not self._held.pod.limited:
+            self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
+
+    async def _limit(self, pod: Member) -> None:
+        deadline = self._tools.settings.longest_run_seconds(self._limit_seconds())
+        patch = pods.backstop(pod, deadline, time.time())
+        try:
+            await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
+        except (ApiError, ApiUnreachableError) as error:
+            # The pod may be gone by now. If it is not, the run's own time limit still holds.
+            logger.info("a pod has no deadline", extra=self._about(pod=pod.name, cause=str(error)))
 
     async def _cancel(self, pod: Member) -> None:
         for pause in _PAUSES:
@@ -340,7 +368,10 @@ class Run:
 
     # --- endings ----------------------------------------------------------------------------------
 
-    async def _conclude(self, outcome: Outcome) -> Ending | None:
+    async def _conclude(self, outcome: Outcome) -> dict[str, Any] | None:
+        if self._started:
+            asked = self.session.request.get("timeoutSeconds")
+            outcome = outcome.with_note(orders.cut_note(asked, self._limit_seconds()))
         self.answered = True
         try:
             stored = await self._answer.complete(outcome)
@@ -352,11 +383,7 @@ class Run:
         if self._held is not None:
             self._registry.discard(self._held.pod, "finished")
         self._note(outcome)
-        keeper = self._keeper or self._registry.known(self.session.namespace, self.session.pool)
-        ttl: float = self._tools.settings.ttl_seconds
-        if keeper is not None:
-            ttl = keeper.spec.session_defaults.ttl_seconds_after_finished
-        return Ending(stored, ttl)
+        return stored
 
     # --- notes ------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ _REMEMBERED_SECONDS: Final = 900.0
 class Calendar(Protocol):
     """What knows when sessions are to be deleted."""
 
-    def finished(self, session: dict[str, Any], ttl_seconds: float) -> None:
-        """The session has ended, and is kept that long."""
+    def finished(self, session: dict[str, Any]) -> None:
+        """The session has ended, and stands in the cluster like this."""
 
     def expires(self, session: Session) -> None:
         """The session names a time at which it is to be deleted."""
@@ -109,7 +109,7 @@ class Desk:
     async def _serve(self, run: Run) -> None:
         uid = run.session.uid
         try:
-            ending = await run.execute()
+            stored = await run.execute()
         except asyncio.CancelledError:
             # On close, pods stay as they are: the next operator attaches to them.
             if not self._closed:
@@ -125,8 +125,8 @@ class Desk:
             return
         else:
             self._remember(uid)
-            if ending is not None:
-                self._calendar.finished(ending.stored, ending.ttl_seconds)
+            if stored is not None:
+                self._calendar.finished(stored)
         finally:
             self._leave(uid)
 

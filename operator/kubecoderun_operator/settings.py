@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kubecoderun_crds import names
@@ -99,24 +99,35 @@ class Settings(BaseSettings):
     """Least pause of a pool whose quota is used up."""
     replacement_delay_seconds: float = Field(default=0.25, ge=0)
     """A pod that a session took is replaced after its answer, or after this time if that comes first."""
-    pool_status_seconds: float = Field(default=2.0, ge=0)
+    pool_status_seconds: float = Field(default=5.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
 
     # --- sessions --------------------------------------------------------------------------------
     queued_after_seconds: Seconds = 1.0
     """A session that waits longer gets the phase Queued."""
     running_after_seconds: Seconds = 1.0
-    """A run that takes longer gets the phase Running."""
+    """A run that takes longer gets the phase Running, and its pod a deadline."""
     stored_after_seconds: float = Field(default=1.0, ge=0)
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)
     """Pods that may turn out unusable for one session before it ends with OperatorError."""
+    collect_seconds: int = Field(default=120, ge=10)
+    """How long storing the files of a run may take after its end."""
     ttl_seconds: int = Field(default=600, ge=0)
-    """How long a finished session is kept whose pool is gone; otherwise the pool says."""
+    """How long a finished session without files is kept whose pool is gone; otherwise the pool says."""
+    files_ttl_seconds: int = Field(default=86_400, ge=0)
+    """How long a session with files is kept that names no expiry and has no pool; otherwise the pool says."""
     sweep_pods_seconds: Seconds = 20.0
     """Pause between two looks for pods whose session or event was missed."""
     sweep_sessions_seconds: Seconds = 60.0
     """Pause between two looks for sessions whose expiry or event was missed."""
+    sweep_store_seconds: Seconds = 600.0
+    """Pause between two looks for objects in the store whose session is gone."""
+    orphan_seconds: int = Field(default=3600, ge=60)
+    """Objects of a session that nobody has ever seen are removed when the newest is older than this; uploads
+    must not take longer."""
+    orphan_share: float = Field(default=0.2, gt=0, le=1)
+    """If more than this part of all sessions in the store would go in one look, none goes; 1 for no bound."""
 
     # --- requests --------------------------------------------------------------------------------
     api_attempt_seconds: Seconds = 2.5
@@ -126,9 +137,9 @@ class Settings(BaseSettings):
     sidecar_connect_seconds: Seconds = 1.0
     """Time limit for a connection to a sidecar."""
     sidecar_answer_seconds: Seconds = 5.0
-    """Time limit for the answer of a sidecar, except when it fetches code."""
-    sidecar_fetch_seconds: Seconds = 30.0
-    """Time limit for the answer of a sidecar that fetches code from the object store."""
+    """Time limit for the answer of a sidecar, except when it fetches code or input files."""
+    sidecar_fetch_seconds: Seconds = 120.0
+    """Time limit for the answer of a sidecar that fetches code or input files; it is asked three times."""
     sidecar_silence_seconds: Seconds = 5.0
     """A run whose sidecar sends nothing (it sends a heartbeat each second) counts as disconnected after
     this."""
@@ -139,7 +150,8 @@ class Settings(BaseSettings):
 
     # --- object store ----------------------------------------------------------------------------
     store_endpoint: str = ""
-    """URL of the S3 object store as pods reach it; without it, larger code and results are not available."""
+    """URL of the S3 object store as pods reach it; without it, larger code and results and all files are not
+    available."""
     store_region: str = "us-east-1"
     """Its region, needed to sign without asking the store."""
     store_bucket: str = "kubecoderun"
@@ -150,6 +162,12 @@ class Settings(BaseSettings):
     """Its secret key."""
     store_virtual_hosts: bool = False
     """Whether the bucket's name is part of the host name; otherwise of the path."""
+    store_uploads: Literal["post", "put"] = "post"
+    """How pods upload files: post, by one form for all; put, by a URL for each, for stores without forms."""
+    store_ca_file: FilePath | None = None
+    """CA certificates for an https store; the system's without it."""
+    store_seconds: Seconds = 10.0
+    """Time limit of one request of the operator to the store."""
     install_id: str = "kubecoderun"
     """What all keys in the bucket begin with; different for installations that share a bucket."""
 
@@ -181,6 +199,10 @@ class Settings(BaseSettings):
     def identity(self) -> str:
         """Who this process is in the election."""
         return self.pod_uid or f"{socket.gethostname()}-{os.getpid()}"
+
+    def longest_run_seconds(self, limit_seconds: int) -> int:
+        """From the start of a program with that time limit to the moment when its pod must be done."""
+        return limit_seconds + self.collect_seconds + self.pod_deadline_margin_seconds
 
     def pod_defaults(self, public_key: str) -> PodDefaults:
         """What all pods have in common. public_key: of the key that signs the operator's requests."""

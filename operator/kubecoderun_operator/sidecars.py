@@ -104,7 +104,7 @@ class Sidecars:
 
     async def prepare(self, pod: Member, request: PrepareRequest) -> None:
         """Bind the pod to the session for life and deliver code and input. Repeating it does no harm."""
-        fetches = isinstance(request.code, protocol.StoredCode)
+        fetches = isinstance(request.code, protocol.StoredCode) or bool(request.inputs)
         await self._ask(
             "POST",
             protocol.PATH_PREPARE,

@@ -1,8 +1,8 @@
 """Deletes sessions when their time has come, and finds what events have missed.
 
 What this process has finished is deleted to the second, by timers in memory. For the rest there are slow
-lists, page by page and without contents: sessions and pods that nobody here knows, and those known here
-that are no longer there.
+lists, page by page and without contents: sessions and pods that nobody here knows, those known here that are
+no longer there, and objects in the store whose session is gone.
 """
 
 import asyncio
@@ -10,14 +10,16 @@ import heapq
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from kubecoderun_crds import names
-from kubecoderun_operator import metrics, orders
+from kubecoderun_operator import lifetimes, metrics, orders
 from kubecoderun_operator.allocator import Standing
+from kubecoderun_operator.bucket import StoreError
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
+from kubecoderun_operator.lifetimes import Lifetimes
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, seconds, version_of
 from kubecoderun_operator.orders import Session
@@ -42,7 +44,9 @@ class Expiry:
     namespace: str
     name: str
     uid: str
-    version: str | None
+    version: str | None = None
+    objects: bool = True
+    """Whether the store may have something of the session."""
 
 
 class Timetable:
@@ -80,36 +84,42 @@ class Timetable:
 class Sweeper:
     """Runs in the background from the time the operator leads."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, registry: Registry) -> None:
         self._tools = tools
+        self._registry = registry
         self._timetable = Timetable()
         self._wake = asyncio.Event()
-        self._registry: Registry
         self._desk: Desk
 
-    def start(self, registry: Registry, desk: Desk) -> None:
+    def start(self, desk: Desk) -> None:
         """Begin to delete and to look around."""
-        self._registry, self._desk = registry, desk
+        self._desk = desk
         settings, spawn = self._tools.settings, self._tools.background.spawn
         spawn(self._delete_expired(), "expiry")
         spawn(self._every(settings.sweep_pods_seconds, self.sweep_pods), "sweep pods")
         spawn(self._every(settings.sweep_sessions_seconds, self.sweep_sessions), "sweep sessions")
+        if self._tools.purger is not None:
+            spawn(self._tools.purger.work(), "purge")
+            spawn(self._every(settings.sweep_store_seconds, self.sweep_store), "sweep store")
 
     # --- expiry -----------------------------------------------------------------------------------
 
-    def finished(self, session: dict[str, Any], ttl_seconds: float) -> None:
+    def finished(self, session: dict[str, Any]) -> None:
         """Delete this session, as it stands after its answer, when its time has come."""
-        seen = orders.session(session)
-        at = seen.expires_at
-        if at is None:
-            at = (seen.completed_at or time.time()) + ttl_seconds
-        version = session["metadata"]["resourceVersion"]
-        self._put(Expiry(at, seen.namespace, seen.name, seen.uid, version))
+        self._enter(session)
 
     def expires(self, session: Session) -> None:
         """Delete this unfinished session at the time it names itself."""
         if session.expires_at is not None:
-            self._put(Expiry(session.expires_at, session.namespace, session.name, session.uid, None))
+            self._put(Expiry(session.expires_at, session.namespace, session.name, session.uid))
+
+    def _enter(self, raw: dict[str, Any]) -> None:
+        """Put a session into the timetable as it stands, if it is known when it is to be deleted."""
+        session = orders.session(raw)
+        at = self._expiry_of(session)
+        if at is not None:
+            version, objects = raw["metadata"]["resourceVersion"], lifetimes.may_have_objects(session)
+            self._put(Expiry(at, session.namespace, session.name, session.uid, version, objects))
 
     def _put(self, entry: Expiry) -> None:
         next_at = self._timetable.next_at()
@@ -135,46 +145,41 @@ class Sweeper:
         try:
             if entry.version is None:
                 await self._expire_as_it_stands(entry)
-            else:
-                await self._tools.cluster.delete_session(
-                    entry.namespace, entry.name, entry.uid, entry.version
-                )
+                return
+            await self._tools.cluster.delete_session(entry.namespace, entry.name, entry.uid, entry.version)
         except ApiError as error:
-            if error.status == HTTPStatus.CONFLICT:
+            if error.status == HTTPStatus.NOT_FOUND:
+                self._deleted(entry)
+            elif error.status == HTTPStatus.CONFLICT:
                 # It has changed: its expiry may have been moved.
-                self._put(Expiry(time.time(), entry.namespace, entry.name, entry.uid, None))
-            elif error.status != HTTPStatus.NOT_FOUND:
+                self._put(Expiry(time.time(), entry.namespace, entry.name, entry.uid))
+            else:
                 where = about(namespace=entry.namespace, session=entry.name, cause=str(error))
                 logger.error("a session cannot be deleted", extra=where)
         except ApiUnreachableError:
-            again = time.time() + _RETRY_SECONDS
-            self._put(Expiry(again, entry.namespace, entry.name, entry.uid, entry.version))
+            self._put(replace(entry, at=time.time() + _RETRY_SECONDS))
+        else:
+            self._deleted(entry)
+
+    def _deleted(self, entry: Expiry) -> None:
+        if entry.objects and self._tools.purger is not None:
+            self._tools.purger.session_deleted(entry.namespace, entry.name)
 
     async def _expire_as_it_stands(self, entry: Expiry) -> None:
+        """Read the session and put it into the timetable again; it may be due at once."""
         raw = await self._tools.cluster.session(entry.namespace, entry.name)
-        if raw["metadata"]["uid"] != entry.uid:
-            return
-        at = self._expiry_of(orders.session(raw))
-        version = raw["metadata"]["resourceVersion"]
-        if at is None:
-            return
-        if at > time.time():
-            self._put(Expiry(at, entry.namespace, entry.name, entry.uid, version))
-            return
-        await self._tools.cluster.delete_session(entry.namespace, entry.name, entry.uid, version)
+        if raw["metadata"]["uid"] == entry.uid:
+            self._enter(raw)
 
     def _expiry_of(self, session: Session) -> float | None:
         """When a session is to be deleted, as far as that is known; None for an unfinished one without a
         time."""
-        if session.expires_at is not None:
-            return session.expires_at
-        if not session.terminal:
-            return None
         keeper = self._registry.known(session.namespace, session.pool)
-        ttl: float = self._tools.settings.ttl_seconds
+        settings = self._tools.settings
+        kept = Lifetimes(settings.ttl_seconds, settings.files_ttl_seconds)
         if keeper is not None:
-            ttl = keeper.spec.session_defaults.ttl_seconds_after_finished
-        return (session.completed_at or time.time()) + ttl
+            kept = lifetimes.of_pool(keeper.spec)
+        return lifetimes.expires_at(session, kept, time.time())
 
     # --- sessions ---------------------------------------------------------------------------------
 
@@ -203,11 +208,9 @@ class Sweeper:
         if raw is None:
             return
         session = orders.session(raw)
-        at = self._expiry_of(session)
-        if session.terminal and at is not None:
-            version = raw["metadata"]["resourceVersion"]
-            self._put(Expiry(at, namespace, name, session.uid, version))
-        elif not session.terminal and not self._knows(session.uid):
+        if session.terminal:
+            self._enter(raw)
+        elif not self._knows(session.uid):
             metrics.SWEPT.labels("session-missed").inc()
             self._desk.session_seen(None, raw)
 
@@ -277,6 +280,14 @@ class Sweeper:
         else:
             self._desk.session_seen(None, raw)
 
+    # --- the store --------------------------------------------------------------------------------
+
+    async def sweep_store(self) -> None:
+        """Remove objects whose session is gone."""
+        assert self._tools.purger is not None
+        for namespace in self._tools.settings.namespaces:
+            await self._tools.purger.sweep(namespace)
+
     # --- inside -----------------------------------------------------------------------------------
 
     async def _every(self, pause: float, sweep: Callable[[], Awaitable[None]]) -> None:
@@ -284,7 +295,7 @@ class Sweeper:
             await asyncio.sleep(pause)
             try:
                 await sweep()
-            except (ApiError, ApiUnreachableError) as error:
+            except (ApiError, ApiUnreachableError, StoreError) as error:
                 logger.warning("a sweep was given up", extra=about(cause=str(error)))
             except NotLeadingError:
                 raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.cluster import Cluster
 from kubecoderun_operator.pods import PodDefaults
+from kubecoderun_operator.purge import Purger
 from kubecoderun_operator.remover import Remover
 from kubecoderun_operator.results import Results
 from kubecoderun_operator.settings import Settings
@@ -22,6 +23,8 @@ class Tools:
     sidecars: Sidecars
     storage: Storage | None
     """None if no object store is configured."""
+    purger: Purger | None
+    """The same."""
     results: Results
     remover: Remover
     background: Background

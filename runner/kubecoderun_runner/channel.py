@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from kubecoderun_runner.frames import FrameReader
@@ -12,6 +13,8 @@ from kubecoderun_runner.frames import FrameReader
 QUEUE_BYTES: Final = 2 << 20
 """With more than this queued, output of programs is not read any further: they wait, memory does not grow."""
 _READ_BYTES: Final = 1 << 18
+_SEND_BUFFER_BYTES: Final = 1 << 20
+"""Wanted size of the socket's buffer (the kernel may give less): files then flow in fewer, larger steps."""
 
 
 class ChannelClosedError(Exception):
@@ -38,8 +41,10 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._sock = sock
         self._reader = FrameReader()
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._queue: deque[memoryview] = deque()
         self.queued = 0
         """Bytes that are waiting to be sent."""
@@ -51,9 +56,10 @@ class Channel:
     def congested(self) -> bool:
         return self.queued > QUEUE_BYTES
 
-    def send(self, *parts: bytes) -> None:
-        """Send now what the socket takes, and queue the rest."""
-        for part in parts:
+    def send(self, *parts: bytes | memoryview) -> None:
+        """Send now what the socket takes, and queue the rest. A part that can change must not, until nothing
+        is queued any more."""
+        for part in filter(len, parts):
             self._queue.append(memoryview(part))
             self.queued += len(part)
         self.flush()
@@ -70,17 +76,25 @@ class Channel:
             self.queued -= sent
             self._drop(sent)
 
-    def receive(self) -> list[tuple[bytes, bytes]]:
-        """The frames that have arrived; FrameError, or ChannelClosedError at the end of the stream."""
+    def receive(self) -> Iterator[tuple[bytes, memoryview | bytes]]:
+        """What has arrived, as FrameReader.feed yields it: use each payload before asking for the next.
+        FrameError, or ChannelClosedError at the end of the stream."""
+        return self._reader.feed(self._read())
+
+    def discard(self) -> None:
+        """Drop what has arrived; ChannelClosedError at the end of the stream."""
+        self._read()
+
+    def _read(self) -> memoryview:
         try:
-            data = self._sock.recv(_READ_BYTES)
+            count = self._sock.recv_into(self._buffer)
         except BlockingIOError:
-            return []
+            return self._buffer[:0]
         except OSError as error:
             raise ChannelClosedError(f"the sidecar is gone: {error.strerror}") from None
-        if not data:
+        if not count:
             raise ChannelClosedError("the sidecar closed the connection")
-        return self._reader.feed(data)
+        return self._buffer[:count]
 
     def _drop(self, sent: int) -> None:
         while sent:

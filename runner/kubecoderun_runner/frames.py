@@ -1,16 +1,21 @@
 """Frames between runner and sidecar: one byte of type, four of length (big-endian), payload. No I/O.
 
-Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, F fault.
-Sidecar to runner: R prepare, C code, I stdin, G go, K cancel.
+Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
+the listing, D data of a file, U unreadable, F fault.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 MAX_PAYLOAD_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = 1 << 18
+"""Length of the D frames we send; only the last one of a file is shorter."""
 HEADER_BYTES: Final = 5
+_STREAMED: Final = frozenset(b"DC")
 
 
 class FrameError(Exception):
@@ -27,7 +32,7 @@ def encode(kind: bytes, payload: bytes = b"{}") -> bytes:
     return header(kind, len(payload)) + payload
 
 
-def encode_json(kind: bytes, **fields: object) -> bytes:
+def encode_json(kind: bytes, /, **fields: object) -> bytes:
     """A frame whose payload is a JSON object."""
     return encode(kind, json.dumps(fields, separators=(",", ":")).encode())
 
@@ -44,22 +49,50 @@ def decode_json(payload: bytes) -> dict[str, Any]:
 
 
 class FrameReader:
-    """Puts frames together from the pieces a socket delivers; holds at most one frame and one read."""
+    """Cuts what a socket delivers into frames. Data of files and code pass through in the pieces they arrive
+    in, without a copy; all other payloads are put together, so at most one of them is held."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._header = bytearray()
+        """The part of a header that has arrived."""
+        self._payload = bytearray()
+        self._kind = b""
+        """Type of the frame that is open; empty between frames."""
+        self._left = 0
 
-    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """The (type, payload) pairs that are complete now; FrameError for a length over the bound."""
-        self._buffer += data
-        frames: list[tuple[bytes, bytes]] = []
-        while len(self._buffer) >= HEADER_BYTES:
-            length = int.from_bytes(self._buffer[1:HEADER_BYTES], "big")
-            if length > MAX_PAYLOAD_BYTES:
-                raise FrameError(f"a frame announces {length} bytes")
-            end = HEADER_BYTES + length
-            if len(self._buffer) < end:
-                break
-            frames.append((bytes(self._buffer[:1]), bytes(self._buffer[HEADER_BYTES:end])))
-            del self._buffer[:end]
-        return frames
+    def feed(self, data: memoryview) -> Iterator[tuple[bytes, memoryview | bytes]]:
+        """Yield (type, payload) for what `data` completes; FrameError for a length over the bound.
+
+        A piece of data or code is a view into `data`, never empty: use it before asking for the next one.
+        """
+        position, end = 0, len(data)
+        while position < end:
+            if not self._kind:
+                piece = data[position : position + HEADER_BYTES - len(self._header)]
+                self._header += piece
+                position += len(piece)
+                if len(self._header) < HEADER_BYTES:
+                    return
+                self._open()
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            kind = self._kind
+            if not self._left:
+                self._kind = b""
+            if kind[0] in _STREAMED:
+                if piece:
+                    yield kind, piece
+                continue
+            self._payload += piece
+            if not self._left:
+                payload = bytes(self._payload)
+                self._payload.clear()
+                yield kind, payload
+
+    def _open(self) -> None:
+        length = int.from_bytes(self._header[1:], "big")
+        if length > MAX_PAYLOAD_BYTES:
+            raise FrameError(f"a frame announces {length} bytes")
+        self._kind, self._left = bytes(self._header[:1]), length
+        self._header.clear()

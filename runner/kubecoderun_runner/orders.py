@@ -10,6 +10,29 @@ from kubecoderun_runner.frames import FrameError
 
 MAX_CODE_BYTES = 64 << 20
 MAX_STDIN_BYTES = 1 << 20
+MAX_FILES = 256
+"""Most input files, and most output files, of one run."""
+MAX_FILE_BYTES = 1 << 40
+_MAX_PATH_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class FileLimits:
+    """What may be handed back: how many files, how long each, and together. None is looked for with a count
+    of 0."""
+
+    count: int = 0
+    bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """Frame N: one file to put into the working directory."""
+
+    path: str
+    bytes: int
+    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,11 @@ class Order:
     timeout_seconds: float
     code_bytes: int
     stdin_bytes: int
+    inputs: int = 0
+    """How many input files come before the code."""
+    input_bytes: int = 0
+    """How long they are together."""
+    files: FileLimits = FileLimits()
 
 
 def parse_order(fields: Mapping[str, Any]) -> Order:
@@ -43,6 +71,36 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         float(timeout),
         _size(fields, "codeBytes", MAX_CODE_BYTES),
         _size(fields, "stdinBytes", MAX_STDIN_BYTES),
+        _size(fields, "inputs", MAX_FILES, 0),
+        _size(fields, "inputBytes", MAX_FILES * MAX_FILE_BYTES, 0),
+        _limits(fields.get("files", {})),
+    )
+
+
+def parse_input(fields: Mapping[str, Any]) -> InputFile:
+    """Check frame N; FrameError names the field that is wrong."""
+    path, read_only = fields.get("path"), fields.get("readOnly", False)
+    if not _is_text(path) or not 0 < len(str(path).encode()) <= _MAX_PATH_BYTES:
+        raise FrameError("path is not a path")
+    if any(segment in ("", ".", "..") for segment in str(path).split("/")):
+        raise FrameError("path leads elsewhere")
+    if not isinstance(read_only, bool):
+        raise FrameError("readOnly is not true or false")
+    return InputFile(str(path), _size(fields, "bytes", MAX_FILE_BYTES), read_only)
+
+
+def parse_index(fields: Mapping[str, Any]) -> int:
+    """Check frame T: the place of a file in the listing."""
+    return _size(fields, "index", MAX_FILES)
+
+
+def _limits(value: object) -> FileLimits:
+    if not isinstance(value, dict):
+        raise FrameError("files is not an object")
+    return FileLimits(
+        _size(value, "count", MAX_FILES, 0),
+        _size(value, "bytes", MAX_FILE_BYTES, 0),
+        _size(value, "totalBytes", MAX_FILE_BYTES, 0),
     )
 
 
@@ -61,8 +119,8 @@ def _is_name(value: object) -> bool:
     return _is_text(value) and value != "" and "=" not in str(value)
 
 
-def _size(fields: Mapping[str, Any], name: str, most: int) -> int:
-    value = fields.get(name)
+def _size(fields: Mapping[str, Any], name: str, most: int, default: int | None = None) -> int:
+    value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise FrameError(f"{name} is not a size up to {most}")
     return value

@@ -8,37 +8,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from kubecoderun_runner import frames, languages
 from kubecoderun_runner.channel import Channel
+from kubecoderun_runner.collection import Collection
+from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.launch import Process, launch
-from kubecoderun_runner.orders import Order, parse_order
+from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, shadows
-from kubecoderun_runner.workspace import SourceFile
+from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.workspace import open_folder
 
 PROTOCOL: Final = 1
 _READ_BYTES: Final = 1 << 18
 _CANNOT_START: Final = 127 << 8
 """Wait status of a program that could not be started, as a shell reports it."""
-
-
-@dataclass
-class Delivery:
-    """A program on its way from the sidecar to us."""
-
-    order: Order
-    source: SourceFile
-    code_left: int
-    stdin: bytearray = field(default_factory=bytearray)
-
-    @property
-    def complete(self) -> bool:
-        return not self.code_left and len(self.stdin) == self.order.stdin_bytes
 
 
 def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
@@ -69,9 +56,14 @@ class Pid1:
         self._env = env
         self._spare = spare
         self._report = Report()
+        self._folder = open_folder(settings.workspace)
         self._delivery: Delivery | None = None
+        self._refused = False
+        """A delivery could not be taken. The sidecar hangs up once it has heard of it."""
         self._prepared: Delivery | None = None
         self._run: Run | None = None
+        self._running: Delivery | None = None
+        self._collection = Collection(self._folder)
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -150,22 +142,30 @@ class Pid1:
     def _on_sidecar(self, _fd: int, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._channel.flush()
-        if events & selectors.EVENT_READ:
+        if events & selectors.EVENT_READ and self._refused:
+            self._channel.discard()
+        elif events & selectors.EVENT_READ:
+            self._take_frames()
+
+    def _take_frames(self) -> None:
+        try:
             for kind, payload in self._channel.receive():
                 self._handle(kind, payload)
+        except UndeliverableError as error:
+            note(str(error))
+            # Not the end of this process yet: the sidecar may be writing, and would find the connection
+            # broken before it reads why.
+            self._refused = True
+            self._channel.send(
+                frames.encode_json(b"F", message=str(error), kind=error.kind, input=error.index)
+            )
 
-    def _handle(self, kind: bytes, payload: bytes) -> None:
+    def _handle(self, kind: bytes, payload: memoryview | bytes) -> None:
         match kind:
             case b"R" if self._delivery is None and self._prepared is None and self._run is None:
-                self._begin(parse_order(frames.decode_json(payload)))
-            case b"C" if self._delivery is not None and len(payload) <= self._delivery.code_left:
-                self._delivery.code_left -= len(payload)
-                self._delivery.source.write(payload)
-                self._confirm()
-            case b"I" if self._delivery is not None:
-                self._delivery.stdin += payload
-                if len(self._delivery.stdin) > self._delivery.order.stdin_bytes:
-                    raise frames.FrameError("more standard input than announced")
+                self._begin(bytes(payload))
+            case b"N" | b"D" | b"C" | b"I" if self._delivery is not None:
+                self._delivery.take(kind, payload)
                 self._confirm()
             case b"G" if self._prepared is not None:
                 self._start(self._prepared)
@@ -173,15 +173,20 @@ class Pid1:
                 if self._run is not None and self._run.ending is None:
                     self._run.cancelled = True
                     self._stop(self._run)
+            case b"T" if self._running is None:
+                index = parse_index(frames.decode_json(bytes(payload)))
+                self._channel.send(self._collection.take(index))
             case _:
                 raise frames.FrameError(f"frame {kind!r} where it may not come")
 
-    def _begin(self, order: Order) -> None:
+    def _begin(self, payload: bytes) -> None:
+        order = parse_order(frames.decode_json(payload))
         language = languages.BY_NAME.get(order.language)
         if language is None:
             raise frames.FrameError("a language that was not offered")
-        source = SourceFile(self._settings.workspace, language.source)
-        self._delivery = Delivery(order, source, order.code_bytes)
+        self._collection.close()
+        self._collection = Collection(self._folder)
+        self._delivery = Delivery(order, self._folder, language.source)
         self._confirm()
 
     def _confirm(self) -> None:
@@ -189,7 +194,7 @@ class Pid1:
         delivery = self._delivery
         if delivery is None or not delivery.complete:
             return
-        delivery.source.close()
+        delivery.close()
         self._delivery, self._prepared = None, delivery
         if self._spare is not None and not self._spare_fits(delivery):
             self._drop_spare()
@@ -202,14 +207,14 @@ class Pid1:
         return (
             language.spare
             and not delivery.order.env
-            and delivery.source.name == language.source
+            and delivery.source_name == language.source
             and not shadows(self._report.loaded, self._settings.workspace)
         )
 
     # -- the program
 
     def _start(self, delivery: Delivery) -> None:
-        self._prepared = None
+        self._prepared, self._running = None, delivery
         self._channel.send(frames.encode(b"S"))
         used = 0.0
         process = None
@@ -245,13 +250,14 @@ class Pid1:
         try:
             if program is None:
                 raise FileNotFoundError(f"{language.command[0]} is not on the path")
-            return launch(program, language.argv(delivery.source.name, order.args), env)
+            argv = language.argv(delivery.source_name, order.args)
+            return launch(program, argv, hooked(env) if language.spare else env)
         except OSError as error:
             message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
             self._channel.send(frames.encode(b"E", message))
             exit_code = os.WEXITSTATUS(_CANNOT_START)
             usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
-            self._channel.send(frames.encode_json(b"X", exitCode=exit_code, signal=None, **usage))
+            self._report_end(frames.encode_json(b"X", exitCode=exit_code, signal=None, **usage))
             return None
 
     def _feed_stdin(self, fd: int, _events: int) -> None:
@@ -308,7 +314,16 @@ class Pid1:
                 self._close(fd)
         self._run = None
         self._congested = False
-        self._channel.send(frames.encode_json(b"X", **run.report()))
+        self._report_end(frames.encode_json(b"X", **run.report()))
+
+    def _report_end(self, ended: bytes) -> None:
+        """Send frame X, and the list of the program's files if they are wanted."""
+        delivery, self._running = self._running, None
+        if delivery is None or not delivery.order.files.count:
+            self._channel.send(ended)
+            return
+        inputs, limits = delivery.inputs.delivered, delivery.order.files
+        self._collection.announce(ended, delivery.source_name, inputs, limits, self._channel.send)
 
     # -- time, signals, back-pressure
 
@@ -362,7 +377,9 @@ class Pid1:
             self._drop_spare()
 
     def _balance(self) -> None:
-        """Ask to be told when the sidecar's socket takes more; let programs wait while too much is queued."""
+        """Ask to be told when the sidecar's socket takes more; let programs and files wait for it."""
+        while self._collection.pulling and not self._channel.queued:
+            self._channel.send(self._collection.piece())
         writing = self._channel.queued > 0
         if writing != self._writing:
             self._writing = writing

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import all_suffixes
 from typing import Final
 
 from kubecoderun_runner.languages import Language, find_program
@@ -42,12 +44,19 @@ def parse_report(data: bytes) -> Report:
 def shadows(loaded: frozenset[str], folder: str) -> bool:
     """Whether a plain interpreter would find one of the loaded modules in `folder` instead: there the
     program must start without them."""
-    return any(_module_of(entry) in loaded for entry in os.listdir(folder))
+    return any(module_of(entry) in loaded for entry in os.listdir(folder))
 
 
-def _module_of(entry: str) -> str:
-    """The top-level module a directory entry may stand for (`x.py`, `x.abi3.so`, package folder `x`)."""
-    return entry.partition(".")[0]
+def module_of(entry: str) -> str | None:
+    """The top-level module a directory entry may stand for (`x.py`, `x.abi3.so`, package folder `x`); None
+    for what no import would look at, like data called `x.csv`."""
+    name, dot, _ = entry.partition(".")
+    return name if not dot or entry.endswith(tuple(all_suffixes())) else None
+
+
+def hooked(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a Python runs hook/sitecustomize.py while it starts."""
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (HOOK_FOLDER, env.get("PYTHONPATH", ""))))}
 
 
 class Spare:
@@ -59,8 +68,7 @@ class Spare:
         if program is None:
             raise FileNotFoundError(f"{language.command[0]} is not on the path")
         ours, theirs = socket.socketpair()
-        env = dict(env)
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (HOOK_FOLDER, env.get("PYTHONPATH", ""))))
+        env = hooked(env)
         env["KCR_SPARE_CONTROL"] = "3"
         env["KCR_SPARE_MODULES"] = ",".join(modules)
         self.control = ours

@@ -1,35 +1,93 @@
-"""The folder programs run in: where their source goes."""
+"""The folder programs run in: opening and making files in it without being led elsewhere.
+
+Programs have our uid and the folder is theirs, so nothing here follows a symbolic link.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from typing import Final
+
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK, opening what has become a named pipe would wait for a writer.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def open_folder(path: str) -> int:
+    """A descriptor of the working directory itself, which may be behind links of the image's own."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def free_bytes(folder: int) -> int:
+    """Room left on the folder's file system."""
+    status = os.fstatvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def create(folder: int, path: str, mode: int) -> int:
+    """Make a file for writing, and its parent folders. OSError when that is impossible or it exists."""
+    *parents, name = path.split("/")
+    here = os.dup(folder)
+    try:
+        for parent in parents:
+            # It may be a folder of an earlier file; anything else fails to open as one.
+            with suppress(FileExistsError):
+                os.mkdir(parent, 0o755, dir_fd=here)
+            here = _step(here, parent)
+        return os.open(name, _NEW, mode, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def open_file(folder: int, path: str) -> int:
+    """Open a file for reading. OSError when it, or a folder on the way, is a link or something else."""
+    *parents, name = path.split("/")
+    here = os.dup(folder)
+    try:
+        for parent in parents:
+            here = _step(here, parent)
+        return os.open(name, _READ, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _step(here: int, name: str) -> int:
+    """Go one folder down; `here` is closed, or stays open when that is impossible."""
+    below = os.open(name, FOLDER, dir_fd=here)
+    os.close(here)
+    return below
 
 
 class SourceFile:
     """The program's text, written as it arrives."""
 
-    def __init__(self, folder: str, wanted: str) -> None:
+    def __init__(self, folder: int, wanted: str) -> None:
         """Create the file under the wanted name, or the nearest one nobody has taken. OSError when
         impossible."""
-        self.name, self._fd = _create(folder, wanted)
+        self.name, self._fd = _create_nearest(folder, wanted)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: memoryview) -> None:
         """Append; OSError when the folder is full."""
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, chunk)
 
     def close(self) -> None:
         os.close(self._fd)
 
 
-def _create(folder: str, wanted: str) -> tuple[str, int]:
+def write_all(fd: int, chunk: memoryview) -> None:
+    """Write all of `chunk`; OSError when the file system is full."""
+    while chunk:
+        chunk = chunk[os.write(fd, chunk) :]
+
+
+def _create_nearest(folder: int, wanted: str) -> tuple[str, int]:
     stem, suffix = os.path.splitext(wanted)
     for number in range(1000):
         name = wanted if number == 0 else f"{stem}-{number}{suffix}"
         try:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            return name, os.open(os.path.join(folder, name), flags, 0o644)
+            return name, create(folder, name, 0o644)
         except FileExistsError:
             continue
     raise FileExistsError(f"a thousand files are called like {wanted}")

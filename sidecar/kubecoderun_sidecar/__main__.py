@@ -11,11 +11,12 @@ import sys
 import time
 from contextlib import suppress
 
+from kubecoderun_sidecar.listener import RuntimeListener
 from kubecoderun_sidecar.pod import Pod
 from kubecoderun_sidecar.protocol import Verifier
 from kubecoderun_sidecar.rehearsal import rehearse
 from kubecoderun_sidecar.routes import Routes
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeListener
+from kubecoderun_sidecar.runtime import RuntimeLink
 from kubecoderun_sidecar.server import Server
 from kubecoderun_sidecar.settings import Settings, SettingsError
 from kubecoderun_sidecar.transfer import Store

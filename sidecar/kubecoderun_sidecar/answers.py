@@ -25,7 +25,7 @@ MAX_FILES = 256
 MAX_SKIPPED = 20
 """Most skipped files that are named."""
 SkipReason = Literal["count", "size", "total", "depth", "path", "unreadable", "store"]
-_SKIP_REASONS = frozenset(SkipReason.__args__)  # type: ignore[attr-defined]
+SKIP_REASONS = frozenset(SkipReason.__args__)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class StateAnswer:
 class Refusal:
     """Body of every answer from 400 up. `error` is a short fixed word, `message` for people, never user text.
 
-    `owner` comes with "bound" (409), `epoch` with "stale_epoch" (412), `input` with "input_unavailable" (422):
-    the place of the input file in the request.
+    `owner` comes with "bound" (409), `epoch` with "stale_epoch" (412), `input` with "input_unavailable" (422)
+    and, when an input file is meant, "store_unavailable" (502): the place of the file in the request.
     """
 
     error: str
@@ -199,7 +199,7 @@ class SkippedFile:
     @classmethod
     def read(cls, fields: Fields) -> SkippedFile:
         return cls(
-            fields.text("path", max_bytes=1024), cast(SkipReason, fields.choice("reason", _SKIP_REASONS))
+            fields.text("path", max_bytes=1024), cast(SkipReason, fields.choice("reason", SKIP_REASONS))
         )
 
 
@@ -212,7 +212,8 @@ class RunResult:
 
     `stored`: result.json holds this object with all kept output, and the streams here are previews.
     `store_error`: it should have been stored and could not. `detail`: the sidecar's own words on a
-    RuntimeLost or TimeLimit that the runner did not report; never user text.
+    RuntimeLost or TimeLimit that the runner did not report, or on a runtime that was lost while its files
+    were collected; never user text.
     """
 
     reason: Reason

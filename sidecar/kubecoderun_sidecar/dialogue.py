@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
-from kubecoderun_sidecar.answers import Reason
+from kubecoderun_sidecar.answers import MAX_FILES, Reason
 from kubecoderun_sidecar.fields import decode_object
 
 RUNNER_PROTOCOL = 1
@@ -28,6 +29,11 @@ class Phase(Enum):
     PREPARED = auto()
     GOING = auto()
     RUNNING = auto()
+    LISTING = auto()
+    """The program has ended; the list of its files is coming."""
+    LISTED = auto()
+    """Files can be asked for."""
+    PULLING = auto()
     ENDED = auto()
     LOST = auto()
 
@@ -41,6 +47,9 @@ ALLOWED = {
     Phase.PREPARED: b"F",
     Phase.GOING: b"SF",
     Phase.RUNNING: b"OEXF",
+    Phase.LISTING: b"LZF",
+    Phase.LISTED: b"F",
+    Phase.PULLING: b"DUF",
     Phase.ENDED: b"",
     Phase.LOST: b"",
 }
@@ -74,6 +83,31 @@ class ExitReport:
         if self.signal is not None:
             return "Signalled"
         return "Succeeded" if self.exit_code == 0 else "NonZeroExit"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFault:
+    """Frame F during a delivery: why the runner cannot take it. `input`: which input file it is about."""
+
+    kind: Literal["inputs_too_large", "input_path", "other"]
+    input: int
+
+
+def parse_fault(payload: bytes) -> DeliveryFault:
+    """Read frame F; ProtocolError when it is malformed. Its message is the user's word and goes nowhere."""
+    fields = decode_object(payload, "fault")
+    kind = fields.optional_text("kind", max_bytes=64)
+    index = fields.optional_integer("input", 0, MAX_FILES - 1) or 0
+    if kind == "inputs_too_large":
+        return DeliveryFault("inputs_too_large", index)
+    return DeliveryFault("input_path" if kind == "input_path" else "other", index)
+
+
+def check_unreadable(payload: bytes, index: int) -> None:
+    """Read frame U; ProtocolError unless it is about the file that was asked for."""
+    fields = decode_object(payload, "unreadable")
+    if fields.integer("index", 0, MAX_FILES) != index:
+        fields.fail("index", "that of the file that was asked for")
 
 
 def parse_hello(payload: bytes) -> frozenset[str]:

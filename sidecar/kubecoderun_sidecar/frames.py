@@ -1,7 +1,8 @@
 """Frames between sidecar and runner: one byte of type, four of length (big-endian), payload. No I/O.
 
-Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, F fault.
-Sidecar to runner: R prepare, C code, I stdin, G go, K cancel.
+Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
+the listing, D data of a file, U unreadable, F fault.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ MAX_CONTROL_BYTES = 64 << 10
 CHUNK_BYTES = 64 << 10
 """Size of the C and I frames the sidecar sends."""
 
+PIECE_BYTES = 256 << 10
+"""Longest D frame; all of a file but the last have exactly this length."""
+
 _HEADER = struct.Struct(">BI")
 _BETWEEN = -1
 """No frame is open."""
-_STREAMED = frozenset(b"OE")
+_STREAMED = frozenset(b"OED")
+_DATA = 0x44
+"""D"""
 
 
 class FrameError(ValueError):
@@ -27,18 +33,26 @@ class FrameError(ValueError):
 
 def encode_frame(kind: bytes, payload: bytes = b"{}") -> bytes:
     """One frame; `kind` is its letter."""
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise FrameError(f"a frame of {len(payload)} bytes is too long to send")
-    return kind + len(payload).to_bytes(4, "big") + payload
+    return frame_header(kind, len(payload)) + payload
+
+
+def frame_header(kind: bytes, length: int) -> bytes:
+    """What comes before a payload of `length` bytes."""
+    if length > MAX_PAYLOAD_BYTES:
+        raise FrameError(f"a frame of {length} bytes is too long to send")
+    return kind + length.to_bytes(4, "big")
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames. Output passes through in the pieces it arrives in, so a frame of any
-    length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES)."""
+    """Cuts a byte stream into frames. Output and data of files pass through in the pieces they arrive in, so
+    a frame of any length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES)."""
 
     def __init__(self) -> None:
         self.allowed = b""
         """Letters that may come next: looked at for every frame, so a caller can change it in between."""
+        self.data_left = 0
+        """Bytes of the file that are still to come, which say how long each D frame has to be: a peer cannot
+        make work by sending them in crumbs. Looked at in the same way."""
         self._header = bytearray()
         """The part of a header that has arrived."""
         self._payload = bytearray()
@@ -48,7 +62,7 @@ class FrameDecoder:
     def feed(self, data: memoryview) -> Iterator[tuple[int, memoryview | bytes]]:
         """Yield (type, payload) for what `data` completes; FrameError ends the stream for good.
 
-        A piece of output is a view into `data`, never empty: use it before asking for the next one.
+        A piece of output or data is a view into `data`, never empty: use it before asking for the next one.
         """
         position, end = 0, len(data)
         while position < end:
@@ -92,6 +106,8 @@ class FrameDecoder:
         self._check_kind(kind)
         if length > (MAX_PAYLOAD_BYTES if kind in _STREAMED else MAX_CONTROL_BYTES):
             raise FrameError(f"a frame of type {_name(kind)} with {length} bytes")
+        if kind == _DATA and length != min(self.data_left, PIECE_BYTES):
+            raise FrameError(f"a frame of type D with {length} bytes where {self.data_left} are to come")
         self._kind, self._left = kind, length
 
     def _check_kind(self, kind: int) -> None:

@@ -18,8 +18,7 @@ Chunk = bytes | bytearray | memoryview
 _MARKER_ROOM = 48
 """Longest omission marker: its words and a count of 19 digits."""
 
-_UNSAFE = re.compile(
-    "["
+UNSAFE_CHARACTERS = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
     # Category Cf, format characters: bidi controls reorder what a reader sees, the others are invisible
     # (zero width, soft hyphen, tags). Unassigned code points inside these blocks count too. Then what some
@@ -27,8 +26,9 @@ _UNSAFE = re.compile(
     "\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-    "]"
 )
+"""Inside of a character class."""
+_UNSAFE = re.compile(f"[{UNSAFE_CHARACTERS}]")
 
 
 @dataclass(frozen=True, slots=True)

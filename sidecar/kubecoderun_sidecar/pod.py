@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from kubecoderun_sidecar.answers import Refusal, RuntimeState, StateAnswer
 from kubecoderun_sidecar.binding import Binding, BoundElsewhereError, NotBoundError, StaleEpochError
-from kubecoderun_sidecar.protocol import Caller, InlineCode, PrepareRequest, StartRequest, StoredCode
+from kubecoderun_sidecar.delivery import InputFailedError, batches, check_paths
+from kubecoderun_sidecar.dialogue import DeliveryFault
+from kubecoderun_sidecar.listing import Listing
+from kubecoderun_sidecar.protocol import Caller, PrepareRequest, StartRequest
 from kubecoderun_sidecar.run import Run
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError
+from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.transfer import Store, TransferError
 
 DELIVERY_SECONDS = 60.0
-"""Longest time for a prepare: fetching the code, all attempts together, and handing it to the runner."""
+"""Longest time for a prepare: fetching code and input files, all attempts together, and handing them to the
+runner."""
+SLOWEST_BYTES_PER_SECOND = 8 << 20
+"""What input files must reach beyond that time: 512 MiB get another 64 s."""
 
 _NOT_PREPARED = Refusal("not_prepared", "prepare comes first")
 
@@ -39,9 +44,12 @@ class Pod:
         self._delivery: asyncio.Task[None] | None = None
         self._cancel_asked = False
 
-    @property
-    def ready(self) -> bool:
-        """The runtime has been warm; what happens to it later is for its owner to see."""
+    async def ready(self, patience: float) -> bool:
+        """Whether the runtime has been warm; what happens to it later is for its owner to see. Waits up to
+        `patience` seconds for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._link.settled.wait()
         return self._link.was_warm
 
     @property
@@ -86,7 +94,7 @@ class Pod:
         run = self._owned(caller)
         if run is None:
             raise RefusedError(409, _NOT_PREPARED)
-        run.start(request.result)
+        run.start(request)
         return run
 
     def cancel(self, caller: Caller) -> None:
@@ -130,47 +138,48 @@ class Pod:
         return self._run
 
     async def _deliver(self, request: PrepareRequest) -> None:
+        listing = Listing(request.limits, request.inputs)
+        seconds = DELIVERY_SECONDS + sum(file.bytes for file in request.inputs) / SLOWEST_BYTES_PER_SECOND
         try:
-            await self._hand_over(request)
+            check_paths(request.inputs)
+            async with asyncio.timeout(seconds), aclosing(batches(self._store, request)) as frames:
+                await self._link.deliver(frames, listing)
+        except InputFailedError as error:
+            raise _transfer_refused(error.cause, "input_unavailable", error.place) from None
         except TransferError as error:
-            status = 422 if error.error == "code_unavailable" else 502
-            raise RefusedError(status, Refusal(error.error, error.message)) from None
+            raise _transfer_refused(error, "code_unavailable", None) from None
         except TimeoutError:
-            refusal = Refusal("store_unavailable", "the code did not arrive in time")
+            refusal = Refusal("store_unavailable", "code and input files did not arrive in time")
             raise RefusedError(502, refusal) from None
+        except UndeliverableError as error:
+            raise _undeliverable(error.fault, len(request.inputs)) from None
         except RuntimeLostError as error:
             raise RefusedError(503, Refusal("runtime_lost", str(error))) from None
         else:
-            self._run = Run(self._link, self._store, request.limits)
+            self._run = Run(self._link, self._store, request.limits, listing)
             if self._cancel_asked:
                 self._run.cancel()
         finally:
+            self._store.close()
             self._delivery = None
 
-    async def _hand_over(self, request: PrepareRequest) -> None:
-        code, size = self._source(request.code)
-        stdin = request.stdin.encode("utf-8")
-        head: dict[str, object] = {
-            "language": request.language,
-            "args": list(request.args),
-            "env": dict(request.env),
-            "timeoutSeconds": request.limits.timeout_seconds,
-            "stdinBytes": len(stdin),
-            "codeBytes": size,
-        }
-        async with asyncio.timeout(DELIVERY_SECONDS), aclosing(code):
-            await self._link.deliver(head, code, size, stdin)
 
-    def _source(self, code: InlineCode | StoredCode) -> tuple[AsyncGenerator[bytes], int]:
-        if isinstance(code, InlineCode):
-            data = code.text.encode("utf-8")
-            return _once(data), len(data)
-        return self._store.fetch(code.url, code.bytes, code.sha256), code.bytes
+def _transfer_refused(error: TransferError, word: str, place: int | None) -> RefusedError:
+    """`word`: what it is called when the object is not what was promised."""
+    if error.error == "object_unavailable":
+        return RefusedError(422, Refusal(word, error.message, input=place))
+    return RefusedError(502, Refusal("store_unavailable", error.message, input=place))
 
 
-async def _once(data: bytes) -> AsyncGenerator[bytes]:
-    if data:
-        yield data
+def _undeliverable(fault: DeliveryFault, inputs: int) -> RefusedError:
+    """The runner's refusal: its kind is believed, its words are not passed on."""
+    if fault.kind == "inputs_too_large":
+        message = "code and input files do not fit in the scratch space"
+        return RefusedError(422, Refusal("inputs_too_large", message))
+    if fault.kind == "input_path" and fault.input < inputs:
+        message = "the file cannot be made under this path"
+        return RefusedError(422, Refusal("input_unavailable", message, input=fault.input))
+    return RefusedError(503, Refusal("runtime_lost", "the runner reported a fault"))
 
 
 def _bound(error: BoundElsewhereError) -> RefusedError:

@@ -49,8 +49,9 @@ from kubecoderun_sidecar.signing import (
 __all__ = [
     "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
     "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
-    "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode", "InputFile",
-    "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason", "Refusal",
+    "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode",
+    "InputFile", "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason",
+    "Refusal",
     "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
     "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
     "Verifier", "event_line", "parse_event", "signing_text",
@@ -234,7 +235,8 @@ class ResultTarget:
 @dataclass(frozen=True, slots=True)
 class FormTarget:
     """A presigned POST policy: fields of a form that uploads any object whose key begins with `key_prefix`.
-    To the fields come `key`, `x-amz-meta-path` (percent-encoded) and, last, `file`. The fields are secrets."""
+    To the fields come `key`, `x-amz-meta-path` (percent-encoded) and, last, `file`. The fields are
+    secrets."""
 
     url: str = field(repr=False)
     key_prefix: str

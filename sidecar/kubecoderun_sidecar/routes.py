@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 
 _NDJSON = b"application/x-ndjson"
 
+READY_SECONDS = 2.0
+"""How long a readiness probe waits for a runtime that is still getting warm: less than the probe's limit.
+
+The kubelet asks once a second. An answer as soon as the runtime is warm makes the pod Ready up to a second
+earlier, and spares the Events about failed probes."""
+
 Operation = Callable[[Caller, Request, Connection], Awaitable[None]]
 
 
@@ -73,7 +79,7 @@ class Routes:
             await connection.reply(200, b'{"status":"alive"}')
             return
         if request.path == PATH_READY and request.method == "GET":
-            ready = self._pod.ready
+            ready = await self._pod.ready(READY_SECONDS)
             await connection.reply(200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
             return
         known = self._operations.get(request.path)

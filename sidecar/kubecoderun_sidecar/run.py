@@ -12,18 +12,27 @@ from kubecoderun_sidecar.answers import (
     Event,
     Finished,
     Heartbeat,
+    OutputFile,
     Reason,
     RunResult,
     RunState,
     Started,
-    Usage,
 )
 from kubecoderun_sidecar.clock import rfc3339
+from kubecoderun_sidecar.collection import Collector
+from kubecoderun_sidecar.conclusion import Ending, assemble, must_store, preview, store_result
 from kubecoderun_sidecar.dialogue import ExitReport
-from kubecoderun_sidecar.output import Kept, OutputKeeper
-from kubecoderun_sidecar.protocol import HEARTBEAT_SECONDS, Limits, ResultTarget
+from kubecoderun_sidecar.listing import Listing
+from kubecoderun_sidecar.output import OutputKeeper
+from kubecoderun_sidecar.protocol import (
+    HEARTBEAT_SECONDS,
+    Limits,
+    OutputTarget,
+    ResultTarget,
+    StartRequest,
+)
 from kubecoderun_sidecar.runtime import RuntimeLink
-from kubecoderun_sidecar.transfer import Store, TransferError, whole
+from kubecoderun_sidecar.transfer import Store
 
 log = logging.getLogger(__name__)
 
@@ -32,34 +41,37 @@ START_SECONDS = 10.0
 TIME_LIMIT_GRACE_SECONDS = 5.0
 """The runner enforces the time limit; this much later it has failed to, and the sidecar does."""
 CANCEL_SECONDS = 2.0
-STORE_SECONDS = 30.0
-"""Longest time for result.json, all attempts together."""
-DEFAULT_INLINE_BYTES = 16384
+COLLECT_SECONDS = 120.0
+"""From the end of the program until its files are in the store; what is not there by then is skipped."""
 
 
 class Run:
     """The one run of this pod. Its methods belong to the event loop; those named on_* come from the link."""
 
-    def __init__(self, link: RuntimeLink, store: Store, limits: Limits) -> None:
+    def __init__(self, link: RuntimeLink, store: Store, limits: Limits, listing: Listing) -> None:
+        """`listing` is the one the link fills."""
         self._link = link
         self._store = store
         self._limits = limits
+        self._listing = listing
         self._outputs = (OutputKeeper(limits.output_bytes), OutputKeeper(limits.output_bytes))
-        self._target: ResultTarget | None = None
+        self._result_target: ResultTarget | None = None
+        self._file_target: OutputTarget | None = None
         self._asked = False
         self._cancel_asked = False
         self._overdue = False
-        self._ended = False
+        self._ending: Ending | None = None
+        self._collect_until = 0.0
         self._started_wall: float | None = None
         self._started_monotonic = 0.0
         self._result: RunResult | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._waiters: set[asyncio.Future[bool]] = set()
-        self._storing: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> RunState:
-        """ "running" lasts until the result is there, so it covers the upload of result.json."""
+        """ "running" lasts until the result is there, so it covers the upload of files and result.json."""
         if self._result is not None:
             return "finished"
         return "running" if self._asked else "prepared"
@@ -68,10 +80,11 @@ class Run:
     def result(self) -> RunResult | None:
         return self._result
 
-    def start(self, target: ResultTarget | None) -> None:
-        """Start the program, once. Again: only `target` is taken over, as an older URL may have expired."""
-        self._target = target or self._target
-        if self._asked or self._ended:
+    def start(self, request: StartRequest) -> None:
+        """Start the program, once. Again: only the grants are taken over, as older ones may have expired."""
+        self._result_target = request.result or self._result_target
+        self._file_target = request.outputs or self._file_target
+        if self._asked or self._ending is not None:
             return
         self._asked = True
         self._after(START_SECONDS, "the runner did not start the program in time")
@@ -79,11 +92,12 @@ class Run:
 
     def cancel(self) -> None:
         """End the run with reason Cancelled; a run that has ended keeps its result."""
-        if self._ended or self._cancel_asked:
+        if self._ending is not None or self._cancel_asked:
             return
         self._cancel_asked = True
         if not self._asked:
             self._end("Cancelled", None, None)
+            self._conclude()
             return
         self._after(CANCEL_SECONDS, "the runner did not end the program after a cancel")
         self._link.cancel()
@@ -127,12 +141,31 @@ class Run:
         reason = report.reason(cancel_asked=self._cancel_asked)
         lost = reason == "RuntimeLost"
         self._end(reason, report, "the runner reported a cancel that nobody asked for" if lost else None)
+        if self._listing.wanted:
+            self._collect_until = time.monotonic() + COLLECT_SECONDS
+            self._after(COLLECT_SECONDS, "the runner did not list its files in time")
+        else:
+            self._conclude()
+
+    def on_listed(self) -> None:
+        self._stop_timers()
+        if self._file_target is not None and self._listing.files:
+            self._work = asyncio.get_running_loop().create_task(self._collect())
+        else:
+            self._link.finish()
+            self._conclude()
 
     def on_lost(self, detail: str) -> None:
-        if self._cancel_asked:
+        if self._ending is not None:
+            # The program had ended before: only its files are lost.
+            for file in self._listing.files:
+                self._listing.skip(file.path, "unreadable")
+            self._note_lost_files(detail)
+        elif self._cancel_asked:
             self._end("Cancelled", None, detail)
         else:
             self._end("TimeLimit" if self._overdue else "RuntimeLost", None, detail)
+        self._conclude()
 
     # -- the end
 
@@ -141,82 +174,60 @@ class Run:
         self._link.lose("the runner did not end the program at its time limit")
 
     def _end(self, reason: Reason, report: ExitReport | None, detail: str | None) -> None:
-        """The program is over: make the result, and store it first if it has to be."""
-        if self._ended:
-            return
-        self._ended = True
+        """The program is over."""
         self._stop_timers()
         elapsed = time.monotonic() - self._started_monotonic if self._started_wall is not None else 0.0
-        kept = (self._outputs[0].kept(), self._outputs[1].kept())
-        result = self._assemble(kept, reason, report, detail, elapsed)
-        target = self._target
-        if target is not None and self._must_store(target, kept, elapsed):
-            self._storing = asyncio.get_running_loop().create_task(
-                self._store_then_conclude(target, result, kept)
-            )
-        else:
-            inline = target.inline_bytes if target is not None else DEFAULT_INLINE_BYTES
-            self._conclude(_preview(result, kept, inline))
+        self._ending = Ending(reason, report, detail, self._started_wall, elapsed)
 
-    def _assemble(
-        self,
-        kept: tuple[Kept, Kept],
-        reason: Reason,
-        report: ExitReport | None,
-        detail: str | None,
-        elapsed: float,
-    ) -> RunResult:
-        """The result with all kept output."""
-        started = self._started_wall
-        if report is None:
-            usage = Usage(None, None, elapsed)
-        else:
-            usage = Usage(report.cpu_seconds, report.max_rss_bytes, report.wall_seconds)
-        return RunResult(
-            reason=reason,
-            exit_code=report.exit_code if report else None,
-            signal=report.signal if report else None,
-            started_at=rfc3339(started) if started is not None else None,
-            # Not read from the clock a second time: a step of the clock must not end a run before its start.
-            finished_at=rfc3339(started + elapsed if started is not None else time.time()),
-            stored_at=None,
-            stdout=kept[0].captured(kept[0].joined()),
-            stderr=kept[1].captured(kept[1].joined()),
-            stored=False,
-            usage=usage,
-            detail=detail,
-        )
-
-    def _must_store(self, target: ResultTarget, kept: tuple[Kept, Kept], elapsed: float) -> bool:
-        if self._started_wall is None:
-            return False
-        return elapsed > target.after_seconds or any(
-            len(part.joined()) > target.inline_bytes for part in kept
-        )
-
-    async def _store_then_conclude(
-        self, target: ResultTarget, result: RunResult, kept: tuple[Kept, Kept]
-    ) -> None:
-        # result.json must say that it is stored, and when, before it is: the moment before the upload.
-        data = replace(result, stored=True, stored_at=rfc3339(time.time())).to_json()
-        preview = _preview(result, kept, target.inline_bytes)
+    async def _collect(self) -> None:
+        """Bring the listed files to the store, then conclude."""
+        collector = Collector(self._link, self._store, self._listing.files, lambda: self._file_target)
         try:
-            async with asyncio.timeout(STORE_SECONDS):
-                await self._store.put(target.url, len(data), lambda: whole(data), "application/json")
-        except TransferError as error:
-            self._conclude(replace(preview, store_error=error.message))
-        except TimeoutError:
-            self._conclude(replace(preview, store_error="the store did not take the result in time"))
+            await collector.collect(self._collect_until - time.monotonic())
         except Exception:
-            log.exception("storing the result failed unexpectedly")
-            self._conclude(replace(preview, store_error="storing the result failed unexpectedly"))
-        else:
-            self._conclude(replace(preview, stored=True, stored_at=rfc3339(time.time())))
+            log.exception("collecting files failed unexpectedly")
+        lost = self._link.lost_because
+        if lost is not None:
+            self._note_lost_files(lost)
+        self._link.finish()
+        files: list[OutputFile] = []
+        for place, file in enumerate(self._listing.files):
+            if place in collector.collected:
+                files.append(collector.collected[place])
+            else:
+                self._listing.skip(file.path, collector.failed.get(place, "store"))
+        self._conclude(files)
 
-    def _conclude(self, result: RunResult) -> None:
+    def _note_lost_files(self, detail: str) -> None:
+        if self._ending is not None and self._ending.detail is None:
+            self._ending = replace(self._ending, detail=f"files could not be collected: {detail}")
+
+    def _conclude(self, files: list[OutputFile] | None = None) -> None:
+        """Make the result, and store it first if it has to be."""
+        ending, self._work = self._ending, None
+        if ending is None:
+            return
+        self._stop_timers()
+        kept = (self._outputs[0].kept(), self._outputs[1].kept())
+        listing = self._listing if self._file_target is not None else None
+        result = assemble(ending, kept, files or [], listing)
+        target = self._result_target
+        passed = time.monotonic() - self._started_monotonic
+        if target is not None and must_store(target, kept, ending.started, passed):
+            storing = self._store_and_publish(target, result)
+            self._work = asyncio.get_running_loop().create_task(storing)
+        else:
+            self._publish(preview(result, kept, target))
+
+    async def _store_and_publish(self, target: ResultTarget, result: RunResult) -> None:
+        kept = (self._outputs[0].kept(), self._outputs[1].kept())
+        self._publish(await store_result(self._store, target, result, kept))
+
+    def _publish(self, result: RunResult) -> None:
         self._result = result
         # Their bytes are in the result now; the pod may idle for a long time before it is deleted.
         self._outputs = (OutputKeeper(0), OutputKeeper(0))
+        self._store.close()
         self._wake()
         # The readers have been woken, and come before this: the answer first, then the log.
         asyncio.get_running_loop().call_soon(_log_end, result)
@@ -258,20 +269,13 @@ def _resolve(waiter: asyncio.Future[bool], value: bool) -> None:
 
 def _log_end(result: RunResult) -> None:
     log.info(
-        "run finished: reason=%s stdout=%d stderr=%d stored=%s detail=%s storeError=%s",
+        "run finished: reason=%s stdout=%d stderr=%d files=%d skipped=%d stored=%s detail=%s storeError=%s",
         result.reason,
         result.stdout.bytes,
         result.stderr.bytes,
+        len(result.files),
+        result.skipped_count,
         result.stored,
         result.detail,
         result.store_error,
-    )
-
-
-def _preview(result: RunResult, kept: tuple[Kept, Kept], limit: int) -> RunResult:
-    """The same result with at most `limit` bytes of each stream."""
-    return replace(
-        result,
-        stdout=kept[0].captured(kept[0].preview(limit)),
-        stderr=kept[1].captured(kept[1].preview(limit)),
     )

@@ -1,4 +1,4 @@
-"""The unix socket to the runner: one listener, one peer, one connection for the life of the pod.
+"""The runner as the sidecar sees it: one connection for the life of the pod.
 
 The peer shares its container with untrusted code, so every length, order and silence is bounded here. Any
 violation closes the connection for good (`lost`), and whoever waits gets RuntimeLostError with the cause.
@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import stat
-import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
 from typing import Protocol
 
-from kubecoderun_sidecar.dialogue import ALLOWED, ExitReport, Phase, parse_exit, parse_hello
+from kubecoderun_sidecar.delivery import Batch
+from kubecoderun_sidecar.dialogue import (
+    ALLOWED,
+    DeliveryFault,
+    ExitReport,
+    Phase,
+    check_unreadable,
+    parse_exit,
+    parse_fault,
+    parse_hello,
+)
+from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.fields import ProtocolError, decode_object, encode_object
-from kubecoderun_sidecar.frames import CHUNK_BYTES, FrameDecoder, FrameError, encode_frame
+from kubecoderun_sidecar.frames import FrameDecoder, FrameError, encode_frame
+from kubecoderun_sidecar.listing import ListedFile, Listing
+from kubecoderun_sidecar.pulling import Pull
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +34,22 @@ HELLO_SECONDS = 10.0
 WARM_SECONDS = 600.0
 """From hello to warm: the runner loads its modules meanwhile, on a machine that may be starting many pods."""
 ANSWER_SECONDS = 10.0
-"""How long the runner may take for each piece of a delivery, and to confirm it."""
-_READ_BYTES = 64 << 10
-"""Read at a time. Bounds how long the event loop is busy with the smallest frames (about 20 ms)."""
-_SO_PEERCRED = struct.Struct("iII")
+"""How long the runner may take for each piece of a delivery, and to confirm it; for each file it lists; and
+for each piece of one it hands over."""
+_JOINED_BYTES = 64 << 10
+"""Up to this size several frames are copied together, and cost one system call."""
 
 
 class RuntimeLostError(Exception):
     """The runner is gone or broke the protocol. The text is the sidecar's own, never the runner's."""
+
+
+class UndeliverableError(Exception):
+    """The runner cannot take a delivery, and has said why."""
+
+    def __init__(self, fault: DeliveryFault) -> None:
+        super().__init__(fault.kind)
+        self.fault = fault
 
 
 class RunObserver(Protocol):
@@ -44,66 +60,83 @@ class RunObserver(Protocol):
     def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
         """`chunk` is only valid during the call."""
 
-    def on_exit(self, report: ExitReport) -> None: ...
+    def on_exit(self, report: ExitReport) -> None:
+        """The program is over. `on_listed` or `on_lost` follows if files were wanted."""
+
+    def on_listed(self) -> None:
+        """The list of files is complete."""
 
     def on_lost(self, detail: str) -> None: ...
 
 
 class RuntimeLink:
-    """The runner as the sidecar sees it. All methods belong to the event loop."""
+    """The conversation with the runner. All methods belong to the event loop."""
 
     def __init__(self) -> None:
         self.phase: Phase | None = None
         """None while nobody has connected."""
         self.languages: frozenset[str] = frozenset()
         self.was_warm = False
+        self.settled = asyncio.Event()
+        """Set once it is certain whether the runtime becomes warm: it is, or it is lost."""
         self._detail = ""
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder()
+        self._frames: Iterator[tuple[int, memoryview | bytes]] = iter(())
+        """What is still to be handled of the bytes that were received last."""
+        self._reading = True
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._fault: DeliveryFault | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._listing: Listing | None = None
+        self._pull: Pull | None = None
         self._observer: RunObserver | None = None
 
     @property
     def lost(self) -> bool:
         return self.phase is Phase.LOST
 
+    @property
+    def lost_because(self) -> str | None:
+        """Why the runner was given up; None while it was not."""
+        return self._detail if self.lost else None
+
+    @property
+    def pulling(self) -> bool:
+        """A file is on its way."""
+        return self.phase is Phase.PULLING
+
     # -- what the sidecar asks for
 
-    async def deliver(
-        self, head: dict[str, object], code: AsyncIterator[bytes], code_bytes: int, stdin: bytes
-    ) -> None:
-        """Hand everything a run needs to a warm runner, and wait until it has it.
+    async def deliver(self, batches: AsyncGenerator[Batch], listing: Listing) -> None:
+        """Hand everything a run needs to a warm runner, and wait until it has it. `listing` will take the
+        list of the run's files.
 
-        `code` must yield `code_bytes` in all. Nothing is sent before it has yielded or ended, so what it
-        raises first leaves the runner untouched; what it raises later loses the runtime.
-        Raises RuntimeLostError, or what `code` raises.
+        Nothing is sent before the first batch is there, so what is raised instead of it leaves the runner
+        untouched; what is raised later loses the runtime.
+        Raises RuntimeLostError, UndeliverableError, or what `batches` raises.
         """
-        self._expect_warm()
-        chunk = await anext(code, b"")
-        self._expect_warm()
+        self._expect(Phase.WARM)
+        batch = await anext(batches, None)
+        self._expect(Phase.WARM)
         self._enter(Phase.DELIVERING)
+        self._listing = listing
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            header = encode_frame(b"R", encode_object(head))
-            left = code_bytes
-            while chunk or not left:
-                left -= len(chunk)
-                # The runner may confirm as soon as it has the last byte, while `code` is still checking.
-                self._send(header, _chunks(b"C", chunk), b"" if left else _chunks(b"I", stdin))
-                header = b""
-                if not left:
+            while batch is not None:
+                self._send(*batch.parts)
+                if batch.last:
                     self._enter(Phase.DELIVERED)
                 await self._drain()
-                chunk = await anext(code, b"")
-                if not left:
-                    break
+                batch = await anext(batches, None)
             await self._confirmed(self._waiter)
         except BaseException:
             # Whatever went wrong, the runner is in the middle of a delivery that will never be whole.
             self.lose("the delivery to the runner broke off")
+            if self._fault is not None:
+                raise UndeliverableError(self._fault) from None
             raise
         finally:
             self._waiter = None
@@ -123,6 +156,28 @@ class RuntimeLink:
         if self.phase in (Phase.GOING, Phase.RUNNING):
             self._send(encode_frame(b"K"))
 
+    async def pull(self, file: ListedFile) -> AsyncGenerator[Data]:
+        """Yield a listed file, each piece valid until the next one is asked for. One file at a time; the
+        runner waits while a piece is being used. Raises UnreadableError, after which the pieces so far are
+        void, or RuntimeLostError."""
+        if self._pull is not None:
+            await self._rest_of(self._pull)
+        self._expect(Phase.LISTED)
+        if not file.bytes:
+            return
+        self._enter(Phase.PULLING)
+        pull = self._pull = Pull(file, self._decoder)
+        self._send(encode_frame(b"T", encode_object({"index": file.index})))
+        try:
+            while pull.piece is not None or not pull.over:
+                yield await self._piece(pull)
+                pull.piece = None
+                self._go_on()
+            pull.check()
+        finally:
+            pull.abandon()
+            self._go_on()
+
     def lose(self, detail: str) -> None:
         """Give the runner up: close the connection, and tell everybody why. Only the first call counts."""
         if self.lost:
@@ -130,15 +185,23 @@ class RuntimeLink:
         ended = self.phase is Phase.ENDED
         self._enter(Phase.LOST)
         self._detail = detail
+        self.settled.set()
         log.log(logging.INFO if ended else logging.WARNING, "runtime lost: %s", detail)
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._pull is not None:
+            self._pull.wake()
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.on_lost(detail)
+
+    def finish(self) -> None:
+        """Nothing more is wanted from the runner. A file that was given up may still be coming."""
+        if self.phase is Phase.LISTED:
+            self._enter(Phase.ENDED)
 
     # -- what the connection reports
 
@@ -147,21 +210,16 @@ class RuntimeLink:
         if self.phase is not None:
             return False
         self._transport = transport
+        # So that `_drain` means that the kernel has everything, and no buffer of ours is in use any more.
+        transport.set_write_buffer_limits(high=0)
         self._enter(Phase.CONNECTED)
         self._deadline(HELLO_SECONDS, "the runner connected and said nothing")
         return True
 
     def received(self, data: memoryview) -> None:
-        """Bytes from the runner."""
-        if self.lost:
-            return
-        try:
-            for kind, payload in self._decoder.feed(data):
-                self._handle(kind, payload)
-                if self.lost:
-                    return
-        except (FrameError, ProtocolError) as error:
-            self.lose(f"the runner broke the protocol: {error}")
+        """Bytes from the runner. They stay in use for as long as reading is paused."""
+        self._frames = self._decoder.feed(data)
+        self._go_on()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -171,11 +229,39 @@ class RuntimeLink:
 
     # -- frames
 
+    def _go_on(self) -> None:
+        """Handle what has been received, up to a piece of a file: the rest waits until that has been used."""
+        if self.lost:
+            return
+        try:
+            for kind, payload in self._frames:
+                self._handle(kind, payload)
+                if self.lost:
+                    return
+                if self._pull is not None and self._pull.piece is not None:
+                    self._read_on(False)
+                    return
+        except (FrameError, ProtocolError) as error:
+            self.lose(f"the runner broke the protocol: {error}")
+            return
+        self._read_on(True)
+
+    def _read_on(self, reading: bool) -> None:
+        if reading == self._reading or self._transport is None or self.lost:
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
     def _handle(self, kind: int, payload: memoryview | bytes) -> None:
         match kind:
             case 0x4F | 0x45:  # O, E
                 if self._observer is not None:
                     self._observer.on_output(kind == 0x45, memoryview(payload))
+            case 0x44:  # D
+                self._handle_data(payload)
             case 0x48:  # H
                 self.languages = parse_hello(bytes(payload))
                 self._enter(Phase.GREETED)
@@ -184,6 +270,7 @@ class RuntimeLink:
                 decode_object(bytes(payload), "warm")
                 self._enter(Phase.WARM)
                 self.was_warm = True
+                self.settled.set()
             case 0x50:  # P
                 self._handle_prepared(bytes(payload))
             case 0x53:  # S
@@ -192,12 +279,14 @@ class RuntimeLink:
                 if self._observer is not None:
                     self._observer.on_started()
             case 0x58:  # X
-                report = parse_exit(bytes(payload))
-                self._enter(Phase.ENDED)
-                observer, self._observer = self._observer, None
-                if observer is not None:
-                    observer.on_exit(report)
+                self._handle_exit(parse_exit(bytes(payload)))
+            case 0x4C | 0x5A:  # L, Z
+                self._handle_listing(kind == 0x5A, bytes(payload))
+            case 0x55:  # U
+                self._handle_unreadable(bytes(payload))
             case _:  # F: its message is the user's word, so it goes nowhere
+                if self.phase in (Phase.DELIVERING, Phase.DELIVERED):
+                    self._fault = parse_fault(bytes(payload))
                 self.lose("the runner reported a fault")
 
     def _handle_prepared(self, payload: bytes) -> None:
@@ -206,6 +295,42 @@ class RuntimeLink:
             raise FrameError("an answer to nothing")
         self._enter(Phase.PREPARED)
         self._waiter.set_result(None)
+
+    def _handle_exit(self, report: ExitReport) -> None:
+        observer = self._observer
+        if self._listing is not None and self._listing.wanted:
+            self._enter(Phase.LISTING)
+            self._deadline(ANSWER_SECONDS, "the runner did not list its files in time")
+        else:
+            self._enter(Phase.ENDED)
+            self._observer = None
+        if observer is not None:
+            observer.on_exit(report)
+
+    def _handle_listing(self, complete: bool, payload: bytes) -> None:
+        assert self._listing is not None
+        if not complete:
+            self._listing.add(payload)
+            self._enter(Phase.LISTING)
+            self._deadline(ANSWER_SECONDS, "the runner did not list its files in time")
+            return
+        self._listing.finish(payload)
+        self._enter(Phase.LISTED)
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.on_listed()
+
+    def _handle_data(self, piece: memoryview | bytes) -> None:
+        assert self._pull is not None
+        self._pull.add(piece)
+        if self._pull.over:
+            self._enter(Phase.LISTED)
+
+    def _handle_unreadable(self, payload: bytes) -> None:
+        assert self._pull is not None
+        check_unreadable(payload, self._pull.file.index)
+        self._pull.fail()
+        self._enter(Phase.LISTED)
 
     # -- small steps
 
@@ -216,26 +341,31 @@ class RuntimeLink:
             self._timer.cancel()
             self._timer = None
 
-    def _expect_warm(self) -> None:
-        if self.phase is not Phase.WARM:
-            raise RuntimeLostError(self._detail or "the runtime is not warm")
+    def _expect(self, phase: Phase) -> None:
+        if self.phase is not phase:
+            raise RuntimeLostError(self._detail or "the runtime is not where it should be")
 
     def _deadline(self, seconds: float, detail: str) -> None:
         """Lose the runtime unless the next phase comes in time."""
         self._timer = asyncio.get_running_loop().call_later(seconds, self.lose, detail)
 
-    def _send(self, *parts: bytes) -> None:
+    def _send(self, *parts: Data) -> None:
+        """Write frames. Parts must not change before `_drain` has returned."""
         if self._transport is None or self.lost:
             raise RuntimeLostError(self._detail)
-        self._transport.write(b"".join(parts))
+        if sum(map(len, parts)) <= _JOINED_BYTES:
+            parts = (b"".join(parts),)
+        for part in parts:
+            self._transport.write(part)
 
     async def _drain(self) -> None:
-        """Wait until the runner has taken most of what was written."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._writable.wait()
-        except TimeoutError:
-            self.lose("the runner did not take its input in time")
+        """Wait until the kernel has taken all that was written."""
+        if not self._writable.is_set():
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._writable.wait()
+            except TimeoutError:
+                self.lose("the runner did not take its input in time")
         if self.lost:
             raise RuntimeLostError(self._detail)
 
@@ -249,98 +379,21 @@ class RuntimeLink:
         if self.lost:
             raise RuntimeLostError(self._detail)
 
-
-def _chunks(kind: bytes, data: bytes) -> bytes:
-    """`data` as frames of at most CHUNK_BYTES; nothing for no data."""
-    return b"".join(
-        encode_frame(kind, data[start : start + CHUNK_BYTES]) for start in range(0, len(data), CHUNK_BYTES)
-    )
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One accepted connection. Reads into one fixed buffer, so output costs no memory per read."""
-
-    def __init__(self, link: RuntimeLink, allowed_uid: int, accepted: Callable[[], None]) -> None:
-        self._link = link
-        self._allowed_uid = allowed_uid
-        self._accepted = accepted
-        self._peer = False
-        self._buffer = memoryview(b"")
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        uid = _peer_uid(transport.get_extra_info("socket"))
-        if uid != self._allowed_uid:
-            log.warning("refused a connection of uid %d to the runner's socket", uid)
-            transport.abort()
-            return
-        if not self._link.connected(transport):
-            transport.abort()
-            return
-        self._peer = True
-        self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._accepted()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer if self._peer else memoryview(bytearray(1))
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._peer:
-            self._link.received(self._buffer[:nbytes])
-
-    def pause_writing(self) -> None:
-        self._link.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._link.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._peer:
-            self._link.lose("the runner closed the connection")
-
-
-def _peer_uid(sock: socket.socket) -> int:
-    _pid, uid, _gid = _SO_PEERCRED.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED.size)
-    )
-    return int(uid)
-
-
-class RuntimeListener:
-    """Waits for the one peer at `path`, then disappears from the file system."""
-
-    def __init__(self, link: RuntimeLink, path: str, allowed_uid: int) -> None:
-        self._link = link
-        self._path = path
-        self._allowed_uid = allowed_uid
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        """Start to listen; OSError when the path cannot be used."""
-        _remove_socket(self._path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    async def _piece(self, pull: Pull) -> Data:
+        """The next piece of a file."""
         try:
-            sock.bind(self._path)
-            # The runner has another uid. The peer check, not the mode, says who may speak.
-            os.chmod(self._path, 0o666)
-            self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _Connection(self._link, self._allowed_uid, self.close), sock=sock, backlog=4
-            )
-        except BaseException:
-            sock.close()
-            raise
+            piece = await pull.next(ANSWER_SECONDS)
+        except TimeoutError:
+            self.lose("the runner did not hand over a file in time")
+            piece = None
+        if piece is None:
+            raise RuntimeLostError(self._detail)
+        return piece
 
-    def close(self) -> None:
-        """Stop to listen; an accepted connection lives on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)
-
-
-def _remove_socket(path: str) -> None:
-    """Remove what an earlier listener left behind; anything but a socket stays and fails the bind."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
+    async def _rest_of(self, pull: Pull) -> None:
+        """Wait for what still comes of a file that was given up."""
+        try:
+            while not (pull.over or self.lost):
+                await pull.change(ANSWER_SECONDS)
+        except TimeoutError:
+            self.lose("the runner did not hand over a file in time")

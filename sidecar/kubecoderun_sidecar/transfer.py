@@ -1,7 +1,7 @@
-"""Moves objects between the store and memory: presigned GET and PUT over a small HTTP/1.1 client.
+"""Moves objects between the store and memory through presigned URLs and POST policies.
 
 Bodies stream in both directions, so memory does not grow with them. Every wait and every retry is bounded,
-and every failure is one TransferError that never holds a URL (it is a secret).
+and every failure is one TransferError that never holds a URL or a form's fields (they are secrets).
 """
 
 from __future__ import annotations
@@ -9,81 +9,79 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
 from typing import Literal
 from urllib.parse import urlsplit
 
 import h11
 
-CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 10.0
-"""Longest wait for one piece of a body, or for an answer, or for the store to take a piece."""
+from kubecoderun_sidecar.exchange import Connection, Data, Exchange, Target
+from kubecoderun_sidecar.form import build_form
+from kubecoderun_sidecar.protocol import FormTarget
+
 BACKOFF_SECONDS = (0.1, 0.4, 1.2)
 """Pauses between attempts, each plus up to as much again; their number bounds the retries."""
 CHUNK_BYTES = 64 << 10
+_MAX_IDLE = 4
+"""Connections that are kept for the next request."""
 
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
+Parts = Callable[[], AsyncGenerator[Data]]
+"""Gives a body from its start, once per attempt; each piece need only be valid until the next."""
+
 
 class TransferError(Exception):
-    """A transfer failed for good: `code_unavailable` (the object is not what was promised) or
-    `store_unavailable` (the store did not answer, or refused)."""
+    """A transfer failed for good: `object_unavailable` (the object is not what was promised) or
+    `store_unavailable` (the store did not answer, or refused). `lasting`: it has been tried again and again,
+    so what comes next is not likely to succeed either."""
 
-    def __init__(self, error: Literal["code_unavailable", "store_unavailable"], message: str) -> None:
+    def __init__(
+        self,
+        error: Literal["object_unavailable", "store_unavailable"],
+        message: str,
+        *,
+        lasting: bool = False,
+    ) -> None:
         super().__init__(message)
         self.error = error
         self.message = message
+        self.lasting = lasting
 
 
 class _TransientError(Exception):
-    """One attempt failed in a way that another may not."""
+    """One attempt failed in a way that another may not. `stale`: only because a kept connection had been
+    closed meanwhile."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    host: str
-    port: int
-    secure: bool
-    host_header: str
-    path: str
-
-
-def _parse(url: str) -> _Target:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise TransferError("store_unavailable", "the store's URL is malformed") from None
-    valid = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not valid:
-        raise TransferError("store_unavailable", "the store's URL is malformed")
-    secure = parts.scheme == "https"
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Target(parts.hostname, port or (443 if secure else 80), secure, parts.netloc, path)
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
 
 
 class Store:
-    """The object store, through presigned URLs. `ca_file`: what its certificate is checked against."""
+    """The object store. `ca_file`: what its certificate is checked against."""
 
     def __init__(self, ca_file: str | None = None) -> None:
         self._ca_file = ca_file
         self._tls: ssl.SSLContext | None = None
+        self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
 
-    async def fetch(self, url: str, size: int, sha256: str) -> AsyncGenerator[bytes]:
-        """Yield an object's bytes; the last thing it does is to check size and hash.
+    async def fetch(self, url: str, size: int, sha256: str | None = None) -> AsyncGenerator[Data]:
+        """Yield an object's bytes, each piece valid until the next one is asked for; the last thing it does
+        is to check size and hash.
 
         A broken transfer goes on where it stopped. Raises TransferError.
         """
         target = _parse(url)
         digest = hashlib.sha256()
         done = 0
-        for attempt in range(len(BACKOFF_SECONDS) + 1):
+        tries = _Tries()
+        while True:
             try:
                 async with self._exchange(target, "GET", _range(done)) as exchange:
-                    await exchange.send_head()
                     status, headers = await exchange.head()
                     skip = _check_download(status, headers, done, size)
                     async for chunk in exchange.body():
@@ -91,64 +89,126 @@ class Store:
                         skip -= min(skip, len(chunk))
                         done += len(piece)
                         if done > size:
-                            raise TransferError("code_unavailable", "the object is longer than promised")
-                        digest.update(piece)
+                            raise TransferError("object_unavailable", "the object is longer than promised")
+                        if sha256 is not None:
+                            digest.update(piece)
                         if piece:
                             yield piece
                 break
             except _TransientError as error:
                 if 0 < size == done:
                     break
-                await _pause(attempt, error)
-        if done != size or digest.hexdigest() != sha256:
-            raise TransferError("code_unavailable", "the object is not the one that was promised")
+                await tries.pause(error)
+        if done != size or sha256 not in (None, digest.hexdigest()):
+            raise TransferError("object_unavailable", "the object is not the one that was promised")
 
     async def put(
-        self, url: str, size: int, parts: Callable[[], AsyncIterator[bytes]], content_type: str
+        self, url: str, size: int, parts: Parts, content_type: str, *, attempts: int | None = None
     ) -> None:
-        """Upload `size` bytes; `parts` gives them from the start, once per attempt. Raises TransferError."""
-        target = _parse(url)
+        """Upload `size` bytes to a presigned URL. `attempts`: at most so many, by default one more than there
+        are pauses. Raises TransferError, or what `parts` raises."""
         headers = [("Content-Type", content_type), ("Content-Length", str(size))]
-        for attempt in range(len(BACKOFF_SECONDS) + 1):
+        await self._upload("PUT", url, headers, parts, attempts)
+
+    async def post(
+        self,
+        target: FormTarget,
+        file_id: str,
+        path: str,
+        size: int,
+        parts: Parts,
+        *,
+        attempts: int | None = None,
+    ) -> None:
+        """Upload one file of `size` bytes by a POST policy. Raises as `put` does."""
+        form = build_form(target.fields, target.key_prefix + file_id, path, secrets.token_hex(24))
+        length = len(form.before) + size + len(form.after)
+        headers = [("Content-Type", form.content_type), ("Content-Length", str(length))]
+
+        async def body() -> AsyncGenerator[Data]:
+            yield form.before
+            async with aclosing(parts()) as pieces:
+                async for piece in pieces:
+                    yield piece
+            yield form.after
+
+        await self._upload("POST", target.url, headers, body, attempts)
+
+    def close(self) -> None:
+        """Close the kept connections: whoever has a burst of requests behind them calls this."""
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.abort()
+        self._idle.clear()
+
+    async def _upload(
+        self, method: str, url: str, headers: list[tuple[str, str]], parts: Parts, attempts: int | None
+    ) -> None:
+        target = _parse(url)
+        tries = _Tries(attempts)
+        while True:
             try:
-                async with self._exchange(target, "PUT", headers) as exchange:
-                    await exchange.send_head()
-                    async for chunk in parts():
-                        await exchange.send(chunk)
-                    await exchange.send_end()
+                async with self._exchange(target, method, headers) as exchange:
+                    complete = await _send_all(exchange, parts)
                     status, _headers = await exchange.head()
-                if status not in (200, 201, 204):
-                    _refuse(status, "upload")
+                    if status not in (200, 201, 204):
+                        _refuse(status, "upload")
+                    if not complete:
+                        raise _TransientError("the store answered before it had the whole object")
+                    await exchange.drop_body()
                 return
             except _TransientError as error:
-                await _pause(attempt, error)
+                await tries.pause(error)
 
     @asynccontextmanager
     async def _exchange(
-        self, target: _Target, method: str, headers: list[tuple[str, str]]
-    ) -> AsyncIterator[_Exchange]:
-        """One connection with one request; whatever breaks on it becomes a _TransientError."""
-        writer: asyncio.StreamWriter | None = None
+        self, target: Target, method: str, headers: list[tuple[str, str]]
+    ) -> AsyncIterator[Exchange]:
+        """One request on a kept connection or a new one; whatever breaks on it becomes a _TransientError."""
+        connection: Connection | None = None
+        exchange: Exchange | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                reader, writer = await asyncio.open_connection(
-                    target.host,
-                    target.port,
-                    ssl=self._context() if target.secure else None,
-                    limit=CHUNK_BYTES,
-                )
-            yield _Exchange(reader, writer, target, method, headers)
+            connection = self._kept(target) or await Connection.open(
+                target, self._context() if target.secure else None
+            )
+            exchange = Exchange(connection, target, method, headers)
+            yield exchange
+            if exchange.reusable:
+                self._keep(target, connection)
+                connection = None
         except ssl.SSLCertVerificationError:
-            raise TransferError("store_unavailable", "the store's certificate is not trusted") from None
+            message = "the store's certificate is not trusted"
+            raise TransferError("store_unavailable", message, lasting=True) from None
         except TimeoutError:
             raise _TransientError("the store did not answer in time") from None
-        except h11.ProtocolError:
-            raise _TransientError("the store's answer broke off or is not HTTP") from None
-        except OSError as error:
-            raise _TransientError(f"the connection to the store failed ({type(error).__name__})") from None
+        except (h11.ProtocolError, OSError) as error:
+            stale = connection is not None and connection.used
+            stale = stale and exchange is not None and not exchange.answered
+            if isinstance(error, h11.ProtocolError):
+                message = "the store's answer broke off or is not HTTP"
+            else:
+                message = f"the connection to the store failed ({type(error).__name__})"
+            raise _TransientError(message, stale=stale) from None
         finally:
-            if writer is not None:
-                writer.transport.abort()
+            if connection is not None:
+                connection.abort()
+
+    def _kept(self, target: Target) -> Connection | None:
+        connections = self._idle.get((target.host, target.port, target.secure), [])
+        while connections:
+            connection = connections.pop()
+            if connection.alive:
+                connection.used = True
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, target: Target, connection: Connection) -> None:
+        connections = self._idle.setdefault((target.host, target.port, target.secure), [])
+        if connection.alive and len(connections) < _MAX_IDLE:
+            connections.append(connection)
+        else:
+            connection.abort()
 
     def _context(self) -> ssl.SSLContext:
         # Only made when needed: the system's certificates take megabytes.
@@ -160,65 +220,47 @@ class Store:
         return self._tls
 
 
-class _Exchange:
-    """One request and its answer on a fresh connection."""
+class _Tries:
+    """Counts the attempts of one transfer, and waits between them."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        target: _Target,
-        method: str,
-        headers: list[tuple[str, str]],
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._http = h11.Connection(h11.CLIENT)
-        always = [("Host", target.host_header), ("Connection", "close")]
-        self._request = h11.Request(method=method, target=target.path, headers=[*always, *headers])
+    def __init__(self, most: int | None = None) -> None:
+        self._left = len(BACKOFF_SECONDS) if most is None else min(most - 1, len(BACKOFF_SECONDS))
+        self._made = 0
 
-    async def send_head(self) -> None:
-        """Send the request line and headers; with no body to come (GET), the whole request."""
-        data = self._http.send(self._request) or b""
-        if self._request.method == b"GET":
-            data += self._http.send(h11.EndOfMessage()) or b""
-        await self._write(data)
+    async def pause(self, error: _TransientError) -> None:
+        """Wait before the next attempt; TransferError when that was the last."""
+        if error.stale:
+            return
+        if not self._left:
+            raise TransferError("store_unavailable", str(error), lasting=True)
+        self._left -= 1
+        seconds = BACKOFF_SECONDS[self._made]
+        self._made += 1
+        # Pods that lost the same store must not come back in step.
+        await asyncio.sleep(seconds * (1 + os.urandom(1)[0] / 255))
 
-    async def send(self, chunk: bytes) -> None:
-        """Send a piece of the body."""
-        await self._write(self._http.send(h11.Data(data=chunk)) or b"")
 
-    async def send_end(self) -> None:
-        """End the body."""
-        await self._write(self._http.send(h11.EndOfMessage()) or b"")
+def _parse(url: str) -> Target:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise TransferError("store_unavailable", "the store's URL is malformed") from None
+    valid = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not valid:
+        raise TransferError("store_unavailable", "the store's URL is malformed")
+    secure = parts.scheme == "https"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(parts.hostname, port or (443 if secure else 80), secure, parts.netloc, path)
 
-    async def _write(self, data: bytes) -> None:
-        self._writer.write(data)
-        async with asyncio.timeout(IDLE_SECONDS):
-            await self._writer.drain()
 
-    async def head(self) -> tuple[int, dict[str, str]]:
-        """Status and headers (lower-case names) of the answer."""
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.Response):
-                headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-                return event.status_code, headers
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """The answer's body, in pieces of bounded size."""
-        while not isinstance(event := await self._next(), h11.EndOfMessage):
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-
-    async def _next(self) -> h11.Event:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            async with asyncio.timeout(IDLE_SECONDS):
-                self._http.receive_data(await self._reader.read(CHUNK_BYTES))
-        if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-            raise h11.RemoteProtocolError("the answer broke off")
-        assert not isinstance(event, type)
-        return event
+async def _send_all(exchange: Exchange, parts: Parts) -> bool:
+    """Send a body; False when the store answers before it has all of it."""
+    async with aclosing(parts()) as pieces:
+        async for piece in pieces:
+            if not await exchange.send(piece):
+                return False
+    return True
 
 
 def _range(done: int) -> list[tuple[str, str]]:
@@ -235,7 +277,7 @@ def _check_download(status: int, headers: dict[str, str], done: int, size: int) 
         _refuse(status, "download")
     length = headers.get("content-length", str(size))
     if length != str(size):
-        raise TransferError("code_unavailable", "the object has another size than promised")
+        raise TransferError("object_unavailable", "the object has another size than promised")
     return done
 
 
@@ -245,19 +287,11 @@ def _refuse(status: int, what: str) -> None:
     if status in _TRANSIENT_STATUS:
         raise _TransientError(message)
     if what == "download" and status in (404, 410):
-        raise TransferError("code_unavailable", "the object does not exist")
+        raise TransferError("object_unavailable", "the object does not exist")
     raise TransferError("store_unavailable", message)
 
 
-async def _pause(attempt: int, error: _TransientError) -> None:
-    """Wait before the next attempt; TransferError when that was the last."""
-    if attempt >= len(BACKOFF_SECONDS):
-        raise TransferError("store_unavailable", str(error))
-    # Pods that lost the same store must not come back in step.
-    await asyncio.sleep(BACKOFF_SECONDS[attempt] * (1 + os.urandom(1)[0] / 255))
-
-
-async def whole(data: bytes) -> AsyncIterator[bytes]:
+async def whole(data: bytes) -> AsyncGenerator[Data]:
     """`data` in pieces, for `Store.put`."""
     for start in range(0, len(data), CHUNK_BYTES):
         yield data[start : start + CHUNK_BYTES]

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.costs import api_writes, idle_memory
 from bench.figures import Scenario
+from bench.files import download_50, slow_exec, upload_150
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
 from bench.readiness import pod_ready
@@ -35,6 +36,11 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "api_writes_per_session": (20, 5, lambda system, n, _t: api_writes(system, n)),
     "pod_ready": (12, 3, lambda system, n, _t: pod_ready(system, n)),
     "burst_10": (3, 1, lambda system, n, _t: burst(system, 10, n)),
+    "sleep10_none": (10, 2, lambda system, n, _t: slow_exec(system, "sleep10_none", 0, n)),
+    "sleep10_2kb": (10, 2, lambda system, n, _t: slow_exec(system, "sleep10_2kb", 2 << 10, n)),
+    "sleep10_45mb": (10, 2, lambda system, n, _t: slow_exec(system, "sleep10_45mb", 45 << 20, n)),
+    "download_50_parallel": (5, 2, lambda system, n, _t: download_50(system, n)),
+    "upload_150mb": (5, 1, lambda system, n, _t: upload_150(system, n)),
     "throughput_1": (1, 1, lambda system, _n, seconds: throughput(system, 1, seconds)),
     "throughput_4": (1, 1, lambda system, _n, seconds: throughput(system, 4, seconds)),
 }

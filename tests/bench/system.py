@@ -71,9 +71,12 @@ class Caller:
         self._connection: http.client.HTTPConnection | None = None
         self.connections = 0
 
-    def call(self, code: str) -> Run:
-        """Run a program. A fresh connection is part of the time it takes; one that is kept is open before."""
-        body, headers = exec_body(code), self._front_end.headers()
+    def call(self, code: str, **fields: Any) -> Run:
+        """Run a program; `fields` are added to the body.
+
+        A fresh connection is part of the time it takes; one that is kept is open before.
+        """
+        body, headers = exec_body(code, **fields), self._front_end.headers()
         connection = self._kept() if self._keep else None
         asked, began = time.time(), time.perf_counter()
         used = connection or self._open()

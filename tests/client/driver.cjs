@@ -1,43 +1,37 @@
-// Runs one scenario with the real client package and prints what it returned as one line of JSON.
-//   node driver.cjs <folder with node_modules> <scenario>
-// LIBRECHAT_CODE_BASEURL says where the front end is, KCR_API_KEY is the key to send.
+// What models do with execute_code, and what becomes of it. Order: that of librechat.cjs, and
+//   scenarios   names out of `scenarios` below; they are played one after the other
+// Prints what each returned, by name.
 'use strict';
 
-const { createRequire } = require('node:module');
-const path = require('node:path');
+const lc = require('./librechat.cjs');
 
-const [, , folder, scenario] = process.argv;
-const load = createRequire(path.join(path.resolve(folder), 'package.json'));
-const agents = load('@librechat/agents');
-const { AIMessage } = load('@langchain/core/messages');
+const order = lc.readOrder();
+process.env.LIBRECHAT_CODE_BASEURL = order.base;
+const agents = lc.clientPackage(order.agents);
+const toolWith = (key) => agents.createCodeExecutionTool({ user_id: lc.USER, ...lc.keyParameters(order, key) });
+const tool = toolWith(order.key);
 
-const headersOf = (key) => async () => ({ 'X-API-Key': key });
-const toolWith = (key) =>
-  agents.createCodeExecutionTool({ user_id: 'user-1', authHeaders: headersOf(key) });
-const tool = toolWith(process.env.KCR_API_KEY);
-const call = (args, extra = {}) => ({ id: 'tc_1', name: 'execute_code', type: 'tool_call', args, ...extra });
-
-/** One call of the tool: the text the model reads, and what LibreChat keeps. A thrown error is a result too. */
+/** One call: the text the model reads, and what LibreChat keeps. A thrown error is a result too. */
 async function run(code, extra = {}, injected = {}, using = tool) {
-  const began = Date.now();
+  const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
   try {
-    const message = await using.invoke(call({ lang: 'py', code, ...extra }, injected));
-    return { content: message.content, artifact: message.artifact, status: message.status, ms: Date.now() - began };
+    const message = await using.invoke(lc.toolCall({ lang: 'py', code, ...extra }, injected));
+    return { content: message.content, artifact: message.artifact, status: message.status, seconds: seconds() };
   } catch (error) {
-    return { thrown: error.name, message: error.message, ms: Date.now() - began };
+    return { thrown: error.name, message: error.message, seconds: seconds() };
   }
 }
 
 /** Calls through the ToolNode LibreChat uses, which feeds the session of one call into the next. */
 async function throughToolNode(programs) {
+  const { AIMessage } = lc.packagesIn(order.agents)('@langchain/core/messages');
   const sessions = new Map();
-  const node = new agents.ToolNode({
-    tools: [tool], toolMap: new Map([[tool.name, tool]]), sessions, trace: false,
-  });
+  const node = new agents.ToolNode({ tools: [tool], toolMap: new Map([[tool.name, tool]]), sessions, trace: false });
   const contents = [];
   for (const [index, code] of programs.entries()) {
-    const toolCall = { id: `c${index}`, name: 'execute_code', type: 'tool_call', args: { lang: 'py', code } };
-    const message = new AIMessage({ content: '', tool_calls: [toolCall] });
+    const call = { id: `c${index}`, name: tool.name, type: 'tool_call', args: { lang: 'py', code } };
+    const message = new AIMessage({ content: '', tool_calls: [call] });
     const answer = await node.invoke(
       { messages: [message] }, { configurable: { thread_id: 't1', run_id: 'r1' } });
     contents.push((answer.messages ?? answer)[0].content);
@@ -63,8 +57,10 @@ const scenarios = {
   toolNode: () => throughToolNode(['print("first")', '1/0', 'print("third")']),
 };
 
-scenarios[scenario]()
-  .then((result) => process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0)))
-  .catch((error) => {
-    process.stderr.write(`${error.stack}\n`, () => process.exit(1));
-  });
+async function play() {
+  const results = {};
+  for (const name of order.scenarios) results[name] = await scenarios[name]();
+  return results;
+}
+
+lc.finish(play());

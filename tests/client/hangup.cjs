@@ -1,34 +1,97 @@
-// The connection pool trap of older LibreChat versions: an axios call leaves a time-out listener on its socket, and the
-// next node-fetch call on that socket dies after five silent seconds. One line of JSON says whether it did.
-//   node hangup.cjs <folder with node_modules> <axios package>
-// LIBRECHAT_CODE_BASEURL says where the front end is, KCR_API_KEY is the key to send.
+// Does a long run survive the connection pool of a LibreChat process? Takes an order:
+//   that of librechat.cjs without `base` and `axios`, `seconds` that runs take, and `cases`
+// runs all cases at once, and prints their results in the same order. A case:
+//   id        what it is called
+//   base      address of a server, or
+//   server    what to tell fake_server.cjs
+//   axios     package that makes the calls before the run; null: there are none
+//   before    those calls, out of `calls` below (default: list)
+//   timeout   axios' time limit in milliseconds; null: none
+//   ownAgent  whether axios gets an agent of its own that keeps no connections, as newer LibreChat does it
+//   client    what makes the run: node-fetch, undici (Node's own fetch) or tool (execute_code)
+//   pause     milliseconds between the calls and the run (50)
+//   seconds   how long the run takes, instead of the order's
+// Connections are pooled by host and port: every case needs an address that no other case of the process has.
 'use strict';
 
-const { createRequire } = require('node:module');
-const path = require('node:path');
+const http = require('node:http');
+const { lastWasReused } = require('./connections.cjs');
+const { startServer } = require('./fake_server.cjs');
+const lc = require('./librechat.cjs');
 
-const [, , folder, axiosPackage] = process.argv;
-const load = createRequire(path.join(path.resolve(folder), 'package.json'));
-const axios = load(axiosPackage);
-const fetch = load('node-fetch');
-const base = process.env.LIBRECHAT_CODE_BASEURL;
+const order = lc.readOrder();
+const load = lc.packagesIn(order.http);
+const nodeFetch = load('node-fetch');
+const FormData = load('form-data');
 
-async function probe() {
-  const health = await axios.get(`${base}/health`, { timeout: 5000 });
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  const began = Date.now();
-  const response = await fetch(`${base}/exec`, {
+const ID = 'q3v8m0k2x7c1z5n9b4t6w';
+const calls = {
+  list: (axios, base, options) => axios.get(`${base}/files/${ID}?detail=summary`, options),
+  object: (axios, base, options) => axios.get(`${base}/sessions/${ID}/objects/${ID}`, options),
+  download: (axios, base, options) =>
+    axios.get(`${base}/download/${ID}/${ID}`, { ...options, responseType: 'arraybuffer' }),
+  upload: (axios, base, options) => {
+    const form = new FormData();
+    form.append('file', Buffer.from('a,b\n1,2\n'), 'data.csv');
+    return axios.post(`${base}/upload`, form, { ...options, headers: { ...options.headers, ...form.getHeaders() } });
+  },
+};
+
+/** What makes the run. Each is called before the clock starts and returns what is timed. */
+const clients = {
+  'node-fetch': (base, seconds) => () => fetched(nodeFetch, base, seconds),
+  undici: (base, seconds) => () => fetched(fetch, base, seconds),
+  tool: (base, seconds) => {
+    const tool = toolFor(base);
+    return async () => {
+      const message = await tool.invoke(lc.toolCall({ lang: 'py', code: sleeping(seconds) }));
+      return { stdout: message.content };
+    };
+  },
+};
+
+const sleeping = (seconds) => `import time\ntime.sleep(${seconds})\nprint("woke")`;
+
+async function fetched(using, base, seconds) {
+  const response = await using(`${base}/exec`, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json', 'X-API-Key': process.env.KCR_API_KEY },
-    body: JSON.stringify({ lang: 'py', code: 'import time\ntime.sleep(8)\nprint("woke")' }),
+    headers: { 'Content-Type': 'application/json', ...lc.headers(order), 'X-Seconds': `${seconds}` },
+    body: JSON.stringify({ lang: 'py', code: sleeping(seconds) }),
   });
-  const answer = await response.json();
-  return {
-    health: health.status, connection: health.headers.connection, status: response.status,
-    stdout: answer.stdout, ms: Date.now() - began,
-  };
+  const body = await response.json();
+  return { status: response.status, stdout: body.stdout };
 }
 
-probe()
-  .catch((error) => ({ failed: error.message }))
-  .then((result) => process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0)));
+/** The tool with a base URL, which older versions read once, when their file is loaded. */
+function toolFor(base) {
+  const file = lc.toolFile(order.agents);
+  process.env.LIBRECHAT_CODE_BASEURL = base;
+  delete require.cache[file];
+  const { createCodeExecutionTool } = require(file);
+  return createCodeExecutionTool({ user_id: lc.USER, ...lc.keyParameters(order) });
+}
+
+async function callBefore(one, base) {
+  const options = { headers: lc.headers(order), validateStatus: () => true };
+  if (one.timeout) options.timeout = one.timeout;
+  if (one.ownAgent) options.httpAgent = new http.Agent({ keepAlive: false });
+  let last = null;
+  for (const name of one.before ?? ['list']) last = await calls[name](load(one.axios), base, options);
+  return last.headers.connection ?? null;
+}
+
+async function run(one) {
+  const server = one.server ? await startServer(one.server) : null;
+  const base = server ? server.base : one.base;
+  const makeRun = clients[one.client ?? 'node-fetch'](base, one.seconds ?? order.seconds);
+  const connection = one.axios ? await callBefore(one, base) : null;
+  await lc.wait(one.pause ?? 50);
+  const began = performance.now();
+  const result = await makeRun()
+    .catch((error) => ({ failed: `${error.message} ${error.cause?.message ?? ''}`.trim() }));
+  const ms = Math.round(performance.now() - began);
+  server?.stop();
+  return { id: one.id, connection, reused: lastWasReused(new URL(base).host), ms, ...result };
+}
+
+lc.finish(Promise.all(order.cases.map(run)));

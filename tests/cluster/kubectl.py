@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,32 @@ def replace_arguments(subresource: str | None = None) -> list[str]:
     """Arguments of a PUT of the object on stdin."""
     made = ["replace", "-f", "-"]
     return [*made, "--subresource", subresource] if subresource else made
+
+
+def nested(path: str, value: Any) -> Json:
+    """A merge patch that sets one field."""
+    for name in reversed(path.split("/")):
+        value = {name: value}
+    return dict(value)
+
+
+def without(thing: Json, path: str) -> Json:
+    """A copy of an object without one field."""
+    made = deepcopy(thing)
+    *parents, last = path.split("/")
+    inner = made
+    for name in parents:
+        inner = inner[name]
+    del inner[last]
+    return made
+
+
+def removals_refused(kubectl: Kubectl, name: str, path: str, subresource: str | None) -> list[str]:
+    """Removes one field in all the ways there are; what the API server says to each."""
+    json_patch = [{"op": "remove", "path": "/" + path}]
+    put = json.dumps(without(kubectl.get("esess", name), path))
+    return [
+        kubectl.refusal(*patch_arguments("esess", name, json_patch, subresource)),
+        kubectl.refusal(*patch_arguments("esess", name, nested(path, None), subresource)),
+        kubectl.refusal(*replace_arguments(subresource), stdin=put),
+    ]

@@ -65,6 +65,10 @@ def shown(kubectl: Kubectl) -> Kubectl:
         "timings": {"queued": AT, "completed": AT},
         "result": {"exitCode": 3, "stdout": "Zoë 🙂\n\tx\n", "stdoutBytes": 14, "stderrBase64": "G1szMW0="},
         "usage": {"cpuSeconds": 0.25, "maxRssBytes": 1048576, "wallSeconds": 0.125},
+        "files": [{"id": "abcdefghijklmnopqrstu", "path": "out/täbelle 1.csv", "bytes": 12}],
+        "fileCount": 1,
+        "skippedFiles": [{"path": "big.bin", "reason": "size"}],
+        "skippedFileCount": 1,
         "conditions": [condition("Completed", "True", "NonZeroExit", "exit code 3")],
     }
     for name, state in (
@@ -118,6 +122,7 @@ def test_get_sessions(shown: Kubectl) -> None:
         "START": "Warm",
         "EXIT": "3",
         "REASON": "NonZeroExit",
+        "FILES": "1",
         "SECONDS": "0.125",
     }
     assert (rows["queued"]["PHASE"], rows["queued"]["REASON"]) == ("Queued", "WaitingForPod")
@@ -146,6 +151,7 @@ def test_describe(shown: Kubectl) -> None:
         "G1szMW0=",
         "the program ended with exit code 3",
         "NonZeroExit",
+        "out/täbelle 1.csv",
     ):
         assert text in described
 
@@ -159,7 +165,14 @@ def test_describe(shown: Kubectl) -> None:
         ("epool.spec.runtime.preload", ["Default: numpy, pandas, matplotlib.pyplot."]),
         ("epool.spec.pod.tolerations", ["Taints of nodes that are tolerated"]),
         ("epool.status.conditions", ["TemplateAccepted", "Starved", "lastTransitionTime"]),
+        ("epool.spec.limits.maxFileBytes", ["From 1 to 1099511627776. Default: 157286400."]),
+        ("epool.spec.sessionDefaults.filesTtlSeconds", ["with files", "Default: 86400."]),
         ("esess.spec.request", ["cannot be changed", "poolRef", "codeRef"]),
+        ("esess.spec.request.mode", ["keeps files for other sessions", "Default: Run."]),
+        ("esess.spec.request.inputs", ["before the program starts", "readOnly"]),
+        ("esess.spec.removedFiles", ["can only grow"]),
+        ("esess.status.files", ["made or changed", "modifiedFrom"]),
+        ("esess.status.skippedFiles.reason", ["maxTotalFileBytes"]),
         ("esess.spec.cancel", ["cannot be taken back", "Default: false."]),
         ("esess.status.reason", ["OOMKilled: the program needed more memory"]),
         ("esess.status.result", ["stdoutBase64", "safe to print, otherwise base64"]),

@@ -51,7 +51,18 @@ def test_defaults_are_those_of_the_models(kubectl: Kubectl) -> None:
     model = PoolSpec.model_validate(pool()["spec"])
     assert PoolSpec.model_validate(stored) == model
     assert stored["runtime"]["resources"] == model.as_dict()["runtime"]["resources"]
-    assert stored["limits"] == {"maxTimeoutSeconds": 300, "maxOutputBytes": 65536}
+    assert stored["limits"] == {
+        "maxTimeoutSeconds": 300,
+        "maxOutputBytes": 65536,
+        "maxFiles": 64,
+        "maxFileBytes": 157_286_400,
+        "maxTotalFileBytes": 536_870_912,
+    }
+    assert stored["sessionDefaults"] == {
+        "timeoutSeconds": 30,
+        "ttlSecondsAfterFinished": 600,
+        "filesTtlSeconds": 86_400,
+    }
     assert stored["pod"] == {}
 
 

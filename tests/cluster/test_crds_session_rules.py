@@ -1,13 +1,20 @@
 """What the API server refuses about sessions, whoever asks: added, changed, removed or wiped."""
 
 import json
-from copy import deepcopy
 from itertools import count
 from typing import Any
 
 import pytest
 
-from cluster.kubectl import Json, Kubectl, patch_arguments, replace_arguments
+from cluster.kubectl import (
+    Json,
+    Kubectl,
+    nested,
+    patch_arguments,
+    removals_refused,
+    replace_arguments,
+    without,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -44,35 +51,6 @@ def created(kubectl: Kubectl, status: Json | None = None, **spec: Any) -> str:
     if status is not None:
         kubectl.out(*patch_arguments("esess", name, {"status": status}, "status"))
     return name
-
-
-def nested(path: str, value: Any) -> Json:
-    """A merge patch that sets one field."""
-    for name in reversed(path.split("/")):
-        value = {name: value}
-    return dict(value)
-
-
-def without(thing: Json, path: str) -> Json:
-    """A copy of an object without one field."""
-    made = deepcopy(thing)
-    *parents, last = path.split("/")
-    inner = made
-    for name in parents:
-        inner = inner[name]
-    del inner[last]
-    return made
-
-
-def removals_refused(kubectl: Kubectl, name: str, path: str, subresource: str | None) -> list[str]:
-    """Removes one field in all the ways there are; what the API server says to each."""
-    json_patch = [{"op": "remove", "path": "/" + path}]
-    put = json.dumps(without(kubectl.get("esess", name), path))
-    return [
-        kubectl.refusal(*patch_arguments("esess", name, json_patch, subresource)),
-        kubectl.refusal(*patch_arguments("esess", name, nested(path, None), subresource)),
-        kubectl.refusal(*replace_arguments(subresource), stdin=put),
-    ]
 
 
 # --- the request ----------------------------------------------------------------------------------
@@ -142,7 +120,8 @@ def test_a_request_can_be_sent_again_as_it_is(kubectl: Kubectl) -> None:
             "values of env must not have more than 32768 characters together",
         ),
         ({"language": "python"}, 'supported values: "py", "js", "ts"'),
-        ({"language": None}, "spec.request.language: Required value"),
+        ({"language": None}, "a session of mode Run must have poolRef and language"),
+        ({"poolRef": None}, "a session of mode Run must have poolRef and language"),
         ({"poolRef": {"name": "a.b"}}, "spec.request.poolRef.name"),
         ({"poolRef": {"name": "p" * 41}}, "may not be more than 40"),
         ({"timeoutSeconds": 0}, "spec.request.timeoutSeconds"),
@@ -247,6 +226,9 @@ def test_expiry_is_a_time(kubectl: Kubectl) -> None:
         ({**ENDED, "phase": "Succeeded"}, "one that goes with the phase"),
         ({**ENDED, "phase": "TimedOut"}, "one that goes with the phase"),
         ({**ENDED, "phase": "Cancelled", "reason": "TimeLimit"}, "one that goes with the phase"),
+        ({**ENDED, "phase": "Held"}, "one that goes with the phase"),
+        ({**ENDED, "reason": "FilesHeld"}, "one that goes with the phase"),
+        ({"phase": "Held", "reason": "FilesHeld"}, "must have a reason and timings.completed"),
         ({"epoch": -1}, "status.epoch"),
         ({"result": {"stdout": "a", "stdoutBase64": "YQ=="}}, "must not be both stdout and stdoutBase64"),
         ({"result": {"stderr": "a", "stderrBase64": "YQ=="}}, "must not be both stderr and stderrBase64"),
@@ -270,12 +252,13 @@ def test_statuses_that_make_no_sense(kubectl: Kubectl, status: Json, said: str) 
         ("Failed", "OperatorError"),
         ("TimedOut", "TimeLimit"),
         ("Cancelled", "Cancelled"),
+        ("Held", "FilesHeld"),
     ],
 )
 def test_an_end_is_final(kubectl: Kubectl, phase: str, reason: str) -> None:
     status = {**ENDED, "phase": phase, "reason": reason}
     name = created(kubectl, status)
-    for other in ("Pending", "Queued", "Running", "Succeeded", "Failed", "TimedOut", "Cancelled"):
+    for other in ("Pending", "Queued", "Running", "Succeeded", "Failed", "TimedOut", "Cancelled", "Held"):
         if other != phase:
             said = kubectl.refusal(*patch_arguments("esess", name, {"status": {"phase": other}}, "status"))
             assert "an ended session must keep its phase" in said
@@ -301,7 +284,7 @@ def test_an_end_keeps_its_reason_and_result(kubectl: Kubectl) -> None:
     ]
     said += removals_refused(kubectl, name, "status/result", "status")
     said += removals_refused(kubectl, name, "status/result/stdout", "status")
-    assert all("an ended session must keep its reason and result" in text for text in said)
+    assert all("an ended session must keep its reason, result and files" in text for text in said)
     for text in removals_refused(kubectl, name, "status/reason", "status"):
         assert "an ended session must have a reason" in text
     for text in removals_refused(kubectl, name, "status/timings", "status"):
@@ -312,7 +295,7 @@ def test_an_end_without_result_gets_none_later(kubectl: Kubectl) -> None:
     lost = {"phase": "Failed", "reason": "PodLost", "timings": {"completed": AT}}
     name = created(kubectl, lost)
     said = kubectl.refusal(*patch_arguments("esess", name, {"status": {"result": {"exitCode": 0}}}, "status"))
-    assert "an ended session must keep its reason and result" in said
+    assert "an ended session must keep its reason, result and files" in said
 
 
 def test_an_end_can_be_written_again_and_explained(kubectl: Kubectl) -> None:

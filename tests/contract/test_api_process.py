@@ -5,98 +5,17 @@ import json
 import logging
 import os
 import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from contract.fakes_api.apiserver import FakeApiServer, api_server, succeeded
-from contract.fakes_api.client import Connection, Reply
+from contract.fakes_api.apiserver import succeeded
+from contract.fakes_api.client import Connection
+from contract.fakes_api.forms import TYPE, file, form
+from contract.fakes_api.program import program
+from contract.fakes_api.store import object_store
 from kubecoderun_api.__main__ import main
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-BODY = b'{"lang":"py","code":"print(1)"}'
-
-
-@dataclass
-class Program:
-    """A front end in a process of its own."""
-
-    process: asyncio.subprocess.Process
-    api: FakeApiServer
-    port: int
-    lines: list[dict[str, Any]]
-
-    async def post(self) -> Reply:
-        async with Connection("127.0.0.1", self.port) as connection:
-            await connection.send("POST", "/exec", BODY)
-            return await connection.reply()
-
-    async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 15)
-
-    def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
-
-
-def _environment(folder: Path, **settings: str) -> dict[str, str]:
-    path = os.pathsep.join(str(REPOSITORY / part) for part in ("crds", "api"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KCR_")}
-    return kept | {"PYTHONPATH": path, "KUBECONFIG": str(folder / "kubeconfig")} | settings
-
-
-async def _start(environment: dict[str, str]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kubecoderun_api", env=environment, stdout=asyncio.subprocess.PIPE
-    )
-
-
-async def _collect(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]) -> None:
-    assert process.stdout is not None
-    async for line in process.stdout:
-        lines += [json.loads(line)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def program(folder: Path, **settings: str) -> AsyncIterator[Program]:
-    """A started program that is ready."""
-    async with api_server() as api:
-        config = {
-            "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        (folder / "kubeconfig").write_text(json.dumps(config))
-        port = _free_port()
-        values = {
-            "KCR_HOST": "127.0.0.1",
-            "KCR_PORT": str(port),
-            "KCR_AUTH": "none",
-            "KCR_DRAIN_SECONDS": "0",
-        }
-        process = await _start(_environment(folder, **values | settings))
-        made = Program(process, api, port, [])
-        reading = asyncio.create_task(_collect(process, made.lines))
-        try:
-            await api.until(lambda: sum(api.requests.values()) >= 4, seconds=20)
-            yield made
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await reading
 
 
 async def test_it_serves_and_ends_on_a_signal(tmp_path: Path) -> None:
@@ -153,6 +72,30 @@ async def test_calls_still_open_at_the_limit_get_an_error_and_are_cancelled(tmp_
         assert (reply.status, reply.json["error"]) == (503, "shutting_down")
         assert await front_end.ended() in (0, -signal.SIGTERM)
         assert front_end.api.sessions()[0]["spec"]["cancel"] is True
+
+
+async def test_an_upload_that_is_open_at_the_limit_leaves_nothing(tmp_path: Path) -> None:
+    async with object_store() as store:
+        settings = {
+            "KCR_STORE_ENDPOINT": store.url,
+            "KCR_STORE_ACCESS_KEY": "access",
+            "KCR_STORE_SECRET_KEY": "secret",
+            "KCR_SHUTDOWN_SECONDS": "0.5",
+        }
+        async with (
+            program(tmp_path, **settings) as front_end,
+            Connection("127.0.0.1", front_end.port) as connection,
+        ):
+            body = form(file("a.csv"), file("b.csv", b"x" * 10 * 1024 * 1024))
+            headers = {"Content-Type": TYPE, "Content-Length": str(len(body))}
+            await connection.send("POST", "/upload", body[:-500], headers)
+            await front_end.api.until(lambda: bool(store.objects) and bool(store.uploads))
+            front_end.process.terminate()
+            reply = await connection.reply()
+            assert (reply.status, reply.json["error"]) == (503, "shutting_down")
+            assert await front_end.ended() in (0, -signal.SIGTERM)
+            assert store.empty
+            assert front_end.api.sessions() == []
 
 
 async def test_while_draining_it_is_not_ready_but_serves(tmp_path: Path) -> None:

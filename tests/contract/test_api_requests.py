@@ -161,17 +161,22 @@ async def test_unknown_paths_and_methods() -> None:
             "/v1",
             "/v1/v1/exec",
             "/exec/programmatic",
-            "/upload",
+            "/upload/x",
+            "/files",
+            "/files/a/b/c",
+            "/sessions/a",
+            "/download/a",
             "/docs",
             "/openapi.json",
             "/%2e",
         ):
             assert_error(await system.request("GET", path), 404)
-        assert_error(await system.request("POST", "/upload", b"x" * 100_000), 404)
+        assert_error(await system.request("POST", "/upload/x", b"x" * 100_000), 404)
         reply = await system.request("GET", "/exec")
         assert_error(reply, 405)
         assert reply.headers["allow"] == "POST"
         assert_error(await system.request("DELETE", "/health"), 405)
+        assert_error(await system.request("GET", "/upload"), 405)
 
 
 async def test_a_fault_of_ours_is_a_json_500_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

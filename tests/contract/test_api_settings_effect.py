@@ -17,7 +17,7 @@ from kubecoderun_api.__main__ import make_server
 from kubecoderun_api.auth import KeyRing
 from kubecoderun_api.log import configure
 from kubecoderun_api.settings import Settings
-from kubecoderun_api.storage import Bucket, StoreAccess
+from kubecoderun_api.signing import Bucket, StoreAccess
 from kubecoderun_crds import names
 
 TESTED_ELSEWHERE = {
@@ -40,6 +40,11 @@ TESTED_ELSEWHERE = {
     "wait_slack_seconds": "test_api_exec: 504",
     "pod_refill_seconds": "test_api_exec: full queue",
     "retry_after_seconds": "test_api_exec: 429",
+    "max_upload_bytes": "test_api_uploads: 413",
+    "upload_seconds": "test_api_uploads: 504",
+    "uploads_at_once": "test_api_uploads: wait for their turn",
+    "download_stall_seconds": "test_api_files: a slow client",
+    "files_ttl_seconds": "test_api_uploads, test_api_files: lives on",
     "store_endpoint": "test_api_exec",
     "store_bucket": "test_api_exec: key",
     "install_id": "test_api_exec: key",
@@ -134,9 +139,15 @@ async def test_an_https_store_is_checked_against_the_ca_file(tmp_path: Path) -> 
 
 
 def test_where_the_buckets_name_stands() -> None:
-    for virtual, start in ((False, "http://store:1/things/key?"), (True, "http://things.store:1/key?")):
-        access = StoreAccess("http://store:1", "things", "us-east-1", "key", "secret", virtual)
-        assert str(Bucket(access).sign("GET", "key", timedelta(minutes=1))).startswith(start)
+    minute = timedelta(minutes=1)
+    for virtual, of_an_object, of_the_bucket in (
+        (False, "http://store:1/things/key?", "http://store:1/things?"),
+        (True, "http://things.store:1/key?", "http://things.store:1/?"),
+    ):
+        bucket = Bucket(StoreAccess("http://store:1", "things", "us-east-1", "key", "secret", virtual))
+        assert str(bucket.sign("GET", "key", minute)).startswith(of_an_object)
+        listing = str(bucket.sign_bucket("GET", minute, {"prefix": "a/b"}))
+        assert listing.startswith(f"{of_the_bucket}prefix=a%2Fb&")
 
 
 def test_a_missing_keys_file_is_reported_at_the_start(tmp_path: Path) -> None:

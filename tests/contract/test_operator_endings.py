@@ -29,7 +29,7 @@ async def test_refusals() -> None:
         refused = {
             "PoolNotFound": system.session(pool="none"),
             "LanguageNotInPool": system.session(language="rs"),
-            "InvalidRequest": system.session(timeoutSeconds=61),
+            "InvalidRequest": system.session(args=[7]),
         }
         for reason, session in refused.items():
             status = await system.ended(session)
@@ -231,15 +231,8 @@ async def test_a_sidecar_that_falls_silent() -> None:
 
 
 def expiring(system: System, seconds: float, **request: object) -> dict:  # type: ignore[type-arg]
-    session = system.session("print:x", **request)  # type: ignore[arg-type]
     at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-
-    def edit(found: dict) -> dict:  # type: ignore[type-arg]
-        found["spec"]["expiresAt"] = at
-        return found
-
-    system.api.store.change(names.SESSION_PLURAL, "kubecoderun", session["metadata"]["name"], edit)
-    return session
+    return system.session("print:x", expires_at=at, **request)  # type: ignore[arg-type]
 
 
 def exists(system: System, session: dict) -> bool:  # type: ignore[type-arg]
@@ -263,12 +256,7 @@ async def test_an_expiry_that_is_moved_counts() -> None:
         await system.ready(2)
         session = expiring(system, 0.8)
         await system.ended(session)
-
-        def edit(found: dict) -> dict:  # type: ignore[type-arg]
-            found["spec"]["expiresAt"] = (datetime.now(UTC) + timedelta(seconds=60)).isoformat()
-            return found
-
-        system.api.store.change(names.SESSION_PLURAL, "kubecoderun", session["metadata"]["name"], edit)
+        system.edit_session(session, expiresAt=(datetime.now(UTC) + timedelta(seconds=60)).isoformat())
         await asyncio.sleep(1.2)
         assert exists(system, session)
 

@@ -182,7 +182,7 @@ async def test_stored_code_comes_by_a_presigned_url() -> None:
         code = sidecar.request.code  # type: ignore[union-attr]
         assert isinstance(code, StoredCode)
         assert code.url.startswith(
-            f"http://store.test:7070/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/code?"
+            f"{system.objects.url}/kubecoderun/kubecoderun/kubecoderun/{session['metadata']['name']}/code?"
         )
 
 

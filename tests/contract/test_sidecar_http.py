@@ -10,7 +10,7 @@ import pytest
 from contract.fakes_sidecar.client import POD_UID, SESSION, job, start
 from contract.fakes_sidecar.harness import sidecar
 from contract.fakes_sidecar.runner import FakeRunner, frame
-from kubecoderun_sidecar import server
+from kubecoderun_sidecar import routes, server
 from kubecoderun_sidecar.protocol import Finished, Heartbeat, Signer, Started
 
 
@@ -18,11 +18,25 @@ async def hello_world(runner: FakeRunner) -> None:
     await runner.run(b"1\n")
 
 
+async def test_a_probe_waits_for_a_runtime_that_gets_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sidecar(tmp_path) as pod:
+        monkeypatch.setattr(routes, "READY_SECONDS", 0.1)
+        assert (await pod.client().raw("GET", "/readyz", b"", {})).status == 503
+        monkeypatch.setattr(routes, "READY_SECONDS", 60.0)
+        probe = asyncio.create_task(pod.client().raw("GET", "/readyz", b"", {}))
+        await asyncio.sleep(0.1)
+        assert not probe.done()
+        await pod.play(hello_world)
+        async with asyncio.timeout(10):
+            assert (await probe).status == 200
+
+
 async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as pod:
         early = pod.client()
         assert (await early.raw("GET", "/healthz", b"", {})).status == 200
-        assert (await early.raw("GET", "/readyz", b"", {})).status == 503
         client = await pod.play(hello_world)
         assert (await client.raw("GET", "/readyz", b"", {})).status == 200
         assert (await client.request("GET", "/v1/state")).json == {
@@ -44,6 +58,9 @@ async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
             "timeoutSeconds": 7,
             "stdinBytes": 2,
             "codeBytes": 8,
+            "inputs": 0,
+            "inputBytes": 0,
+            "files": {"count": 0, "bytes": 1 << 30, "totalBytes": 1 << 30},
         }
         assert pod.runner.goes == 0, "prepare starts nothing"
         events = [event async for event in client.stream(start())]

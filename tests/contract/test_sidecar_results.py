@@ -10,7 +10,7 @@ from contract.fakes_sidecar.client import job, start
 from contract.fakes_sidecar.harness import Sidecar, sidecar
 from contract.fakes_sidecar.runner import FakeRunner, Script, frame
 from contract.fakes_sidecar.store import FakeStore, fake_store, resets, silence, status
-from kubecoderun_sidecar import run, transfer
+from kubecoderun_sidecar import conclusion, transfer
 from kubecoderun_sidecar.protocol import Heartbeat, RunResult
 
 
@@ -128,7 +128,7 @@ async def test_the_result_is_there_before_finished_is_said(tmp_path: Path) -> No
 async def test_a_store_that_fails_does_not_keep_the_answer_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: object
 ) -> None:
-    monkeypatch.setattr(run, "STORE_SECONDS", 0.5)
+    monkeypatch.setattr(conclusion, "STORE_SECONDS", 0.5)
     async with fake_store() as store, sidecar(tmp_path) as pod:
         store.faults = [fault] * 50  # type: ignore[list-item]
         result = await result_of(pod, store, prints(b"x" * 20000))

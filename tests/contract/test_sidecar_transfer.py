@@ -5,6 +5,7 @@ import hashlib
 import ssl
 import subprocess
 import tracemalloc
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from contract.fakes_sidecar.client import job
 from contract.fakes_sidecar.harness import sidecar
 from contract.fakes_sidecar.runner import FakeRunner, Script
 from contract.fakes_sidecar.store import FakeStore, Respond, fake_store, head, resets, says, silence, status
-from kubecoderun_sidecar import transfer
+from kubecoderun_sidecar import exchange, transfer
+from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.protocol import StoredCode
 from kubecoderun_sidecar.transfer import Store, TransferError, whole
 
@@ -24,14 +26,17 @@ SHA = hashlib.sha256(CODE).hexdigest()
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(transfer, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(exchange, "IDLE_SECONDS", 0.3)
 
 
 async def fetch(store: FakeStore, data: bytes = CODE, sha256: str = "") -> bytes:
     """Fetch the object `code`, promised to be `data`."""
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    chunks = Store().fetch(store.url("code"), len(data), digest)
-    return b"".join([chunk async for chunk in chunks])
+    return await everything(Store().fetch(store.url("code"), len(data), digest))
+
+
+async def everything(chunks: AsyncGenerator[Data]) -> bytes:
+    return b"".join([bytes(chunk) async for chunk in chunks])
 
 
 async def put(store: FakeStore, data: bytes) -> None:
@@ -149,8 +154,8 @@ async def test_nobody_listens() -> None:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        (404, "code_unavailable"),
-        (410, "code_unavailable"),
+        (404, "object_unavailable"),
+        (410, "object_unavailable"),
         (403, "store_unavailable"),
         (400, "store_unavailable"),
         (204, "store_unavailable"),
@@ -189,7 +194,7 @@ async def test_redirects_are_not_followed(code: int) -> None:
 async def test_another_object_than_promised(answer: Respond) -> None:
     async with fake_store() as store:
         store.faults = [answer]
-        assert (await failure(store)).error == "code_unavailable"
+        assert (await failure(store)).error == "object_unavailable"
         assert len(store.calls) == 1
 
 
@@ -235,7 +240,89 @@ async def test_large_objects_flow_through_little_memory() -> None:
         assert len(store.objects["up"]) == size
 
 
+# ---- kept connections
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with fake_store() as store:
+        keeping = Store()
+        for number in range(5):
+            data = CODE[number:]
+            await keeping.put(store.url(f"{number}"), len(data), lambda data=data: whole(data), "text/plain")
+            sha = hashlib.sha256(data).hexdigest()
+            assert await everything(keeping.fetch(store.url(f"{number}"), len(data), sha)) == data
+        assert (len(store.calls), store.connections) == (10, 1)
+        keeping.close()
+        await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+        assert store.connections == 2
+        keeping.close()
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", ())
+    async with fake_store() as store:
+        keeping = Store()
+        for _ in range(3):
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            # One that is closed only when the next request has been sent, and one that is known to be closed.
+            store.faults = [resets()]
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            store.keep_alive = False
+            await keeping.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+            store.keep_alive = True
+            await asyncio.sleep(0.02)
+        keeping.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ],
+    ids=["close", "1.0", "no length", "chunked", "100 first"],
+)
+async def test_answers_of_all_kinds(answer: bytes) -> None:
+    async with fake_store() as store:
+        store.faults = [says(answer), says(answer)]
+        client = Store()
+        await client.put(store.url("x"), 2, lambda: whole(b"{}"), "text/plain")
+        assert await everything(client.fetch(store.url("x"), 2, hashlib.sha256(b"ok").hexdigest())) == b"ok"
+        client.close()
+
+
 # ---- TLS
+
+
+async def check_reused_buffer(store: FakeStore, client: Store) -> None:
+    """A large object both ways, sent from one buffer that changes after each piece, as files of a run are."""
+    size, count = 200_000, 60
+
+    async def parts() -> AsyncGenerator[Data]:
+        buffer = bytearray(size)
+        for number in range(count):
+            buffer[:] = bytes([number + 1]) * size
+            yield memoryview(buffer)
+            await asyncio.sleep(0)
+            buffer[:] = bytes(size)
+
+    expected = b"".join(bytes([number + 1]) * size for number in range(count))
+    await client.put(store.url("large"), size * count, parts, "text/plain")
+    assert store.objects["large"] == expected
+    sha = hashlib.sha256(expected).hexdigest()
+    assert await everything(client.fetch(store.url("large"), len(expected), sha)) == expected
+
+
+async def test_a_buffer_may_be_used_again() -> None:
+    async with fake_store() as store:
+        client = Store()
+        await check_reused_buffer(store, client)
+        client.close()
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
@@ -256,12 +343,14 @@ async def test_tls_with_a_ca_of_its_own(tmp_path: Path) -> None:
     async with fake_store(context) as store:
         store.objects["code"] = CODE
         trusting = Store(ca_file)
-        assert b"".join([chunk async for chunk in trusting.fetch(store.url("code"), len(CODE), SHA)]) == CODE
+        assert await everything(trusting.fetch(store.url("code"), len(CODE), SHA)) == CODE
         await trusting.put(store.url("up"), 2, lambda: whole(b"{}"), "text/plain")
         calls = len(store.calls)
         error = await failure(store)
         assert (error.error, error.message) == ("store_unavailable", "the store's certificate is not trusted")
         assert len(store.calls) == calls
+        await check_reused_buffer(store, trusting)
+        trusting.close()
         with pytest.raises(TransferError, match="CA file cannot be read"):
             await anext(Store(str(tmp_path / "missing.pem")).fetch(store.url("code"), 1, SHA))
 
@@ -378,4 +467,4 @@ async def test_a_store_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytes
             "POST", "/v1/prepare", job(StoredCode(store.url("code"), len(CODE), SHA))
         )
         assert (answer.status, answer.json["error"]) == (502, "store_unavailable")
-        assert answer.json["message"] == "the code did not arrive in time"
+        assert answer.json["message"] == "code and input files did not arrive in time"

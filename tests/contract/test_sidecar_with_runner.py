@@ -1,56 +1,16 @@
 """The sidecar and the real runner, each in a process of its own, the runner as PID 1 of its namespace."""
 
 import asyncio
-import os
-import shutil
 import signal
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from contract.fakes_sidecar.client import Client, job
-from contract.fakes_sidecar.program import Program, program
+from contract.fakes_sidecar.pair import WHY_IMPOSSIBLE, pod
 from kubecoderun_sidecar.protocol import RunResult
 
-RUNNER = Path(__file__).resolve().parents[2] / "runner"
-
-pytestmark = pytest.mark.skipif(
-    os.getuid() != 0 or shutil.which("unshare") is None, reason="needs root, for a PID namespace"
-)
-
-
-@asynccontextmanager
-async def runner(folder: Path, channel: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """The runner in a PID namespace; all in it dies with it."""
-    workspace = folder / "data"
-    workspace.mkdir()
-    process = await asyncio.create_subprocess_exec(
-        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
-        *(sys.executable, "-m", "kubecoderun_runner"),
-        env={
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-            "PYTHONPATH": str(RUNNER),
-            "KCR_CHANNEL": channel,
-            "KCR_WORKSPACE": str(workspace),
-            "KCR_PRELOAD": "decimal",
-        },
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-@asynccontextmanager
-async def pod(folder: Path) -> AsyncGenerator[tuple[Program, Client, asyncio.subprocess.Process]]:
-    """Both, ready."""
-    async with program(folder) as sidecar, runner(folder, sidecar.channel) as process:
-        yield sidecar, await sidecar.ready(), process
+pytestmark = pytest.mark.skipif(WHY_IMPOSSIBLE is not None, reason=str(WHY_IMPOSSIBLE))
 
 
 async def run_code(client: Client, code: str, **more: float) -> RunResult:

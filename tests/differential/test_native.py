@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from differential.runner_process import RunnerProcess, why_impossible
+from differential.runner_process import PRELOAD, RunnerProcess, why_impossible
 
 PROGRAMS = Path(__file__).parent / "programs"
 CASES = sorted(PROGRAMS.glob("*.py")) + sorted(PROGRAMS.glob("*/main.py"))
@@ -95,13 +95,18 @@ def run_plainly(folder: Path, path: str, args: list[str], stdin: bytes) -> Resul
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_cannot_tell_the_difference(case: Path, tmp_path: Path) -> None:
+    assert_same(case, tmp_path, preload=PRELOAD)
+
+
+def assert_same(case: Path, tmp_path: Path, *, preload: str) -> None:
+    """Run a program both ways and compare."""
     code = case.read_bytes()
     how = options(code)
     args = how.get("args", [])
     stdin = how.get("stdin", "").encode() or b"s" * how.get("stdin_bytes", 0)
     folder = tmp_path / "data"
     folder.mkdir()
-    with RunnerProcess(folder) as runner:
+    with RunnerProcess(folder, preload=preload) as runner:
         assert runner.warm["failed"] == []
         lay_out(case, folder, with_main=True)
         plain = run_plainly(folder, runner.path, args, stdin)
@@ -116,6 +121,12 @@ def test_cannot_tell_the_difference(case: Path, tmp_path: Path) -> None:
         None if name is None else int(signal.Signals[name]),
     )
     assert ours == plain
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_a_plain_start_cannot_be_told_either(case: Path, tmp_path: Path) -> None:
+    """Without a spare: an ordinary interpreter, in which figures come back all the same."""
+    assert_same(case, tmp_path, preload="")
 
 
 def test_python_of_the_tests_is_the_one_compared(tmp_path: Path) -> None:

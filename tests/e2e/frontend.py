@@ -4,6 +4,7 @@ returned."""
 import http.client
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,10 +84,10 @@ def exchange(
     connection: http.client.HTTPConnection,
     method: str,
     path: str,
-    body: bytes | None,
+    body: bytes | Iterable[bytes] | None,
     headers: dict[str, str],
 ) -> Answer:
-    """One request and its whole answer on an open connection."""
+    """One request and its whole answer on an open connection. A body in pieces needs a Content-Length."""
     began = time.perf_counter()
     connection.request(method, path, body, headers)
     response = connection.getresponse()

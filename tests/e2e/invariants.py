@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Object = dict[str, Any]
-TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled"})
+TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled", "Held"})
 OUTLIVES_BY = 60.0
 """I4: seconds a pod may be there after its owner has ended."""
 LOOK_BACK, LOOK_AHEAD = 10.0, 3.0

@@ -8,7 +8,7 @@ from e2e.deployment import GROUP, NAMESPACE, POOLS, SESSIONS
 from e2e.kube import Kube, Object, condition, is_going, is_ready, label
 from e2e.waiting import eventually
 
-TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled"})
+TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled", "Held"})
 
 
 def fresh_name(prefix: str) -> str:

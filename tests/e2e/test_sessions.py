@@ -155,7 +155,9 @@ def test_terminal_tricks_reach_no_terminal(front_end: FrontEnd, kube: Kube, full
 def test_the_pod_of_a_run_points_to_its_session(kube: Kube, full_pool: str, own_session: Create) -> None:
     name = own_session(session_manifest(fresh_name("owner"), full_pool, "import time\ntime.sleep(6)"))
     session = running(kube, name)
-    pod = kube.request("GET", f"{PODS}/{session['status']['pod']['name']}")
+    path = f"{PODS}/{session['status']['pod']['name']}"
+    eventually(lambda: "activeDeadlineSeconds" in kube.request("GET", path)["spec"], "the pod has a deadline")
+    pod = kube.request("GET", path)
     owners = pod["metadata"]["ownerReferences"]
     assert [(o["kind"], o["uid"]) for o in owners] == [("ExecutionSession", session["metadata"]["uid"])]
     assert label(pod, "state") == "assigned"

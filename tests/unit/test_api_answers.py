@@ -147,6 +147,43 @@ def test_the_operators_words_about_an_invalid_request_are_passed_on() -> None:
     assert "internal" not in str(answer("PodLost", message="internal name").body)
 
 
+OUTPUT = {"id": "f" * 21, "path": "a.csv", "bytes": 5}
+
+
+def test_files_are_in_the_answer_however_the_program_ended() -> None:
+    expected = {"id": "f" * 21, "name": "a.csv", "storage_session_id": SESSION, "session_id": SESSION}
+    for reason in ("Succeeded", "NonZeroExit", "TimeLimit", "OOMKilled", "Signalled"):
+        assert answer(reason, result(), files=[OUTPUT]).body["files"] == [expected]
+    assert answer("Cancelled", result(), files=[OUTPUT]).body["files"] == [expected]
+    origin = OUTPUT | {"modifiedFrom": {"session": "t" * 21, "id": "g" * 21}}
+    assert answer("Succeeded", result(), files=[origin]).body["files"] == [
+        expected | {"modified_from": {"id": "g" * 21, "storage_session_id": "t" * 21}}
+    ]
+
+
+def test_files_that_were_not_kept_are_the_last_line_of_stderr() -> None:
+    skipped = {"skippedFiles": [{"path": "a", "reason": "total"}], "skippedFileCount": 1}
+    made = answer("TimeLimit", result(stderr="trace"), **skipped).body
+    assert made["stderr"] == (
+        "trace\n[kubecoderun] Time limit exceeded\n"
+        "[kubecoderun] 1 new or changed file not kept: a (too much together).\n"
+    )
+    assert made["message"] == "Time limit exceeded"
+
+
+def test_a_program_without_its_input_is_a_200_with_text() -> None:
+    for status, line in (
+        ({"message": "The input file a.csv was removed."}, "The input file a.csv was removed."),
+        ({}, "An input file is not available."),
+    ):
+        made = answer("InputUnavailable", **status)
+        assert (made.status, made.reason) == (200, "InputUnavailable")
+        assert made.body["stderr"].splitlines()[-1] == f"[kubecoderun] {line}"
+        assert made.body["session_id"] == SESSION
+        assert made.late_body(SESSION) == made.body
+        assert set(made.body) == KEYS
+
+
 def test_busy_is_what_the_clients_wait_for() -> None:
     made = answers.busy("PoolEmpty", 9)
     assert made.headers == {"retry-after": "9"}

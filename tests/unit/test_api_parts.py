@@ -1,9 +1,10 @@
 """Small parts of the front end: paths, log lines, back-off, the manifest, what imports what."""
 
+import asyncio
 import json
 import logging
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 import kubecoderun_api
 from kubecoderun_api.auth import KeyRing, Verdict
+from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.log import JsonLines
-from kubecoderun_api.middleware import normal_path
+from kubecoderun_api.middleware import normal_path, route_of
 from kubecoderun_api.sessions import manifest
 from kubecoderun_api.watching import backoff
 from kubecoderun_crds import names
@@ -49,6 +51,48 @@ def test_a_normal_path_has_single_slashes_and_no_end(path: str) -> None:
     assert made == "/" or not made.endswith("/")
 
 
+ROUTES = ("/exec", "/files/{session}", "/files/{session}/{file}", "/sessions/{session}/objects/{file}")
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/exec", "/exec"),
+        ("/files/a", "/files/{session}"),
+        ("/files/a/b", "/files/{session}/{file}"),
+        ("/sessions/a/objects/b", "/sessions/{session}/objects/{file}"),
+        ("/sessions/a/things/b", None),
+        ("/files", None),
+        ("/files/", None),
+        ("/files/a/b/c", None),
+        ("/exec/x", None),
+        ("/", None),
+    ],
+)
+def test_routes_of_paths(path: str, route: str | None) -> None:
+    assert route_of(path, ROUTES) == route
+
+
+async def test_chores_are_finished_and_their_failures_told(caplog: pytest.LogCaptureFixture) -> None:
+    done = []
+
+    async def work(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        done.append(seconds)
+
+    async def fail() -> None:
+        raise ValueError("SECRET")
+
+    chores = Chores()
+    for chore in (work(0.01), work(100), fail()):
+        chores.start(chore)
+    await chores.finish(0.2)
+    assert done == [0.01]
+    assert [record.getMessage() for record in caplog.records] == ["chore_failed", "chores_broken_off"]
+    assert "SECRET" not in JsonLines().format(caplog.records[0])
+    await chores.finish(0.2)
+
+
 def test_a_log_line_has_the_type_and_place_of_an_error_but_not_its_text() -> None:
     try:
         raise ValueError("SECRET")
@@ -74,9 +118,16 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
         "a" * 21,
         namespace="n",
         front_end="uid",
-        lifetime=timedelta(minutes=59),
-        request={"poolRef": {"name": "p"}, "language": "py", "code": "x", "args": ["a"], "timeoutSeconds": 3},
-        now=datetime(2026, 1, 1, 10, 30, tzinfo=UTC),
+        expires=datetime(2026, 1, 1, 11, 29, tzinfo=UTC),
+        spec={
+            "request": {
+                "poolRef": {"name": "p"},
+                "language": "py",
+                "code": "x",
+                "args": ["a"],
+                "timeoutSeconds": 3,
+            }
+        },
     )
     assert made["metadata"]["labels"] == {names.LABEL_FRONT_END: "uid", names.LABEL_EXPIRES: "2026010111"}
     assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]

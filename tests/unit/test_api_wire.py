@@ -59,10 +59,19 @@ def test_every_language_of_the_resources_is_known_by_its_own_name() -> None:
         ([1, 2.5, True, None], ("1", "2.5", "true", "null")),
         ({"a": [1, "ü"]}, ('{"a": [1, "ü"]}',)),
         ([["x"]], ('["x"]',)),
+        (["a\nb\tc\r\n"], ("a\nb\tc\r\n",)),
+        ("\t", ("\t",)),
     ],
 )
 def test_arguments_become_text(given_args: Any, expected: tuple[str, ...]) -> None:
     assert parse(args=given_args).args == expected
+
+
+@pytest.mark.parametrize("char", ["\0", "\x07", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\x9b", "\ud800"])
+def test_arguments_have_no_other_control_characters(char: str) -> None:
+    with pytest.raises(wire.BadRequest) as caught:
+        parse(args=["a", f"b{char}c"])
+    assert "control characters but tabs and line breaks" in caught.value.body["message"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,13 @@ from kubecoderun_crds.session import (
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 POOL: Json = {"runtime": {"image": "python:1"}}
+INPUT: Json = {"path": "data.csv", "session": "other", "id": "a" * 21}
+HELD: Json = {
+    "request": {
+        "mode": "Files",
+        "files": [{"id": "a" * 21, "path": "data.csv", "bytes": 3, "contentType": "text/csv"}],
+    }
+}
 SESSION: Json = {"request": {"poolRef": {"name": "python"}, "language": "py", "code": "print(1)"}}
 
 
@@ -83,6 +90,10 @@ def without_empty(value: Any) -> Any:
         ),
         (SessionSpec, SESSION),
         (SessionSpec, {**SESSION, "cancel": True, "expiresAt": "2027-01-01T00:00:00Z"}),
+        (SessionSpec, {**SESSION, "removedFiles": ["a" * 21]}),
+        (SessionSpec, {"request": {**SESSION["request"], "inputs": [INPUT, {**INPUT, "readOnly": True}]}}),
+        (SessionSpec, HELD),
+        (PoolSpec, {**POOL, "limits": {"maxFiles": 0}, "sessionDefaults": {"filesTtlSeconds": 3600}}),
     ],
 )
 def test_models_have_the_defaults_of_the_schema(model: type[Model], raw: Json) -> None:
@@ -106,7 +117,10 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (pool.on_empty.policy, pool.on_empty.wait_seconds) == ("Wait", 60)
     assert pool.session_defaults.timeout_seconds == 30
     assert pool.session_defaults.ttl_seconds_after_finished == 600
+    assert pool.session_defaults.files_ttl_seconds == 86_400
     assert (pool.limits.max_timeout_seconds, pool.limits.max_output_bytes) == (300, 65536)
+    assert (pool.limits.max_files, pool.limits.max_file_bytes) == (64, 150 << 20)
+    assert pool.limits.max_total_file_bytes == 512 << 20
     session = SessionSpec.model_validate(SESSION)
     assert (session.cancel, session.expires_at, session.request.stdin, session.request.args) == (
         False,
@@ -163,6 +177,10 @@ def test_not_quantities(quantity: object) -> None:
         {"onEmpty": {"waitSeconds": 601}},
         {"limits": {"maxTimeoutSeconds": MAX_TIMEOUT_SECONDS + 1}},
         {"limits": {"maxOutputBytes": 1023}},
+        {"limits": {"maxFiles": 257}},
+        {"limits": {"maxFileBytes": 0}},
+        {"limits": {"maxTotalFileBytes": 2**40 + 1}},
+        {"sessionDefaults": {"filesTtlSeconds": 9}},
     ],
 )
 def test_pools_out_of_range(change: Json) -> None:
@@ -184,11 +202,28 @@ def test_pools_out_of_range(change: Json) -> None:
         {"tenant": "a\nb"},
         {"codeRef": {"bytes": 1, "sha256": "A" * 64}},
         {"codeRef": {"bytes": 52_428_801, "sha256": "a" * 64}},
+        {"mode": "Workspace"},
+        {"inputs": [{**INPUT, "path": "../data.csv"}]},
+        {"inputs": [{**INPUT, "session": "a.b"}]},
+        {"inputs": [{**INPUT, "id": "code"}]},
+        {"inputs": [INPUT] * 257},
+        {"files": []},
+        {"files": [{"id": "a" * 21, "path": "a", "bytes": 2**40 + 1}]},
     ],
 )
 def test_requests_out_of_range(change: Json) -> None:
     with pytest.raises(ValidationError):
         Request.model_validate({**SESSION["request"], **change})
+
+
+def test_arguments_and_environment_may_have_lines() -> None:
+    """Models send JSON and small programs as arguments."""
+    text = '{\n\t"a": 1\r\n}'
+    read = Request.model_validate(
+        {**SESSION["request"], "args": [text], "env": [{"name": "A", "value": text}]}
+    )
+    assert read.args == [text]
+    assert read.env[0].value == text
 
 
 def test_all_languages_of_the_clients() -> None:
@@ -239,6 +274,25 @@ def test_status_as_it_is_written() -> None:
         "stored": False,
     }
     assert SessionStatus.model_validate(written) == status
+
+
+def test_files_in_a_status_as_they_are_written() -> None:
+    written = {
+        "phase": "Succeeded",
+        "files": [
+            {
+                "id": "a" * 21,
+                "path": "out/table.csv",
+                "bytes": 5,
+                "modifiedFrom": {"session": "other", "id": "b" * 21},
+            }
+        ],
+        "fileCount": 1,
+        "skippedFiles": [{"path": "big", "reason": "size"}],
+        "skippedFileCount": 1,
+        "conditions": [],
+    }
+    assert SessionStatus.model_validate(written).as_dict() == written
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

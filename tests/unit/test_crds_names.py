@@ -27,10 +27,38 @@ def test_file_id_leads_back_to_its_session() -> None:
     assert file != names.file_id(session)
 
 
-@pytest.mark.parametrize("session", ["hello", "", "A" * 21, "a" * 20, "a" * 21 + "\n"])
-def test_only_front_end_sessions_own_files(session: str) -> None:
-    with pytest.raises(ValueError, match="front end"):
+@pytest.mark.parametrize("session", ["hello", "a" * 20, "0-1", "s" * 63])
+def test_files_of_sessions_with_other_names(session: str) -> None:
+    prefix = names.file_id_prefix(session)
+    assert names.file_id_prefix(session) == prefix
+    assert names.file_id_prefix(session + "x" if len(session) < 63 else "x") != prefix
+    made = names.file_id(session)
+    assert names.is_file_id(made)
+    assert made.startswith(prefix)
+    assert not session.startswith(prefix)
+
+
+def test_the_prefix_of_a_name_is_the_same_for_ever() -> None:
+    """It stands in stored keys: another one would lose the files of sessions that are there."""
+    assert names.file_id_prefix("hello") == "ylyqb8jdc0o87"
+
+
+@pytest.mark.parametrize("session", ["", "A" * 21, "a" * 21 + "\n", "a.b", "a/b", "s" * 64])
+def test_no_files_of_sessions_that_cannot_be(session: str) -> None:
+    with pytest.raises(ValueError, match="session"):
         names.file_id(session)
+
+
+@given(st.from_regex(names._DNS_LABEL, fullmatch=True).filter(names.is_session_name))
+def test_every_session_can_own_files(session: str) -> None:
+    made = names.file_id(session)
+    assert names.is_file_id(made)
+    assert names.object_key("i", "n", session, made).endswith(f"/{session}/{made}")
+
+
+@pytest.mark.parametrize("text", ["", "a" * 20, "a" * 22, "A" * 21, "a" * 21 + "\n", "code", "result.json"])
+def test_not_file_ids(text: str) -> None:
+    assert not names.is_file_id(text)
 
 
 def test_pod_names_fit() -> None:
@@ -93,6 +121,15 @@ def test_object_keys() -> None:
         names.object_key("i", "n", "s", names.RESULT_OBJECT)
         == names.session_prefix("i", "n", "s") + "result.json"
     )
+
+
+def test_keys_of_a_namespace() -> None:
+    prefix = names.namespace_prefix("install", "kubecoderun")
+    assert prefix == "install/kubecoderun/"
+    assert names.object_key(*KEY_PARTS).startswith(prefix)
+    for wrong in (("a/b", "n"), ("i", ""), ("i", ".."), ("", "n")):
+        with pytest.raises(ValueError, match="DNS labels"):
+            names.namespace_prefix(*wrong)
 
 
 @given(

@@ -4,12 +4,14 @@ import pytest
 
 from kubecoderun_crds.names import ConditionStatus, PoolCondition
 from kubecoderun_crds.reasons import (
+    MODE_MEANINGS,
     NON_TERMINAL_REASONS,
     PHASE_MEANINGS,
     POOL_CONDITION_REASONS,
     POOL_REASON_MEANINGS,
     REASON_MEANINGS,
     TERMINAL_PHASES,
+    Mode,
     Phase,
     PoolReason,
     Reason,
@@ -18,10 +20,16 @@ from kubecoderun_crds.reasons import (
 
 
 def test_every_value_has_one_line_of_meaning() -> None:
+    assert list(MODE_MEANINGS) == list(Mode)
     assert list(PHASE_MEANINGS) == list(Phase)
     assert list(REASON_MEANINGS) == list(Reason)
     assert list(POOL_REASON_MEANINGS) == list(PoolReason)
-    for meaning in [*PHASE_MEANINGS.values(), *REASON_MEANINGS.values(), *POOL_REASON_MEANINGS.values()]:
+    for meaning in [
+        *MODE_MEANINGS.values(),
+        *PHASE_MEANINGS.values(),
+        *REASON_MEANINGS.values(),
+        *POOL_REASON_MEANINGS.values(),
+    ]:
         assert meaning
         assert "\n" not in meaning
         assert not meaning.endswith(".")
@@ -40,8 +48,9 @@ def test_phases_with_one_reason() -> None:
     assert phase_of(Reason.SUCCEEDED) is Phase.SUCCEEDED
     assert phase_of(Reason.TIME_LIMIT) is Phase.TIMED_OUT
     assert phase_of(Reason.CANCELLED) is Phase.CANCELLED
+    assert phase_of(Reason.FILES_HELD) is Phase.HELD
     failed = [r for r in Reason if r not in NON_TERMINAL_REASONS and phase_of(r) is Phase.FAILED]
-    assert len(failed) == len(Reason) - len(NON_TERMINAL_REASONS) - 3
+    assert len(failed) == len(Reason) - len(NON_TERMINAL_REASONS) - 4
 
 
 def test_every_pool_reason_belongs_to_a_condition() -> None:

@@ -1,22 +1,31 @@
 """Requests against their pool."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kubecoderun_crds.pool import PoolSpec
 from kubecoderun_crds.reasons import Reason
-from kubecoderun_operator.orders import Order, Refusal, order, session
-from kubecoderun_sidecar.protocol import InlineCode, StoredCode
+from kubecoderun_operator.inputs import Input
+from kubecoderun_operator.orders import Order, Refusal, cut_note, order, session, time_limit
+from kubecoderun_sidecar.protocol import InlineCode, InputFile, PrepareRequest, StoredCode
 
 POOL = PoolSpec.model_validate(
     {
         "runtime": {"image": "i", "languages": ["py", "js"]},
         "sessionDefaults": {"timeoutSeconds": 20},
-        "limits": {"maxTimeoutSeconds": 60, "maxOutputBytes": 2048},
+        "limits": {
+            "maxTimeoutSeconds": 60,
+            "maxOutputBytes": 2048,
+            "maxFiles": 3,
+            "maxFileBytes": 1000,
+            "maxTotalFileBytes": 1500,
+        },
     }
 )
 SHA = "a" * 64
+INPUT = {"path": "data.csv", "session": "other", "id": "a" * 21}
 
 
 def raw(**request: Any) -> dict[str, Any]:
@@ -64,15 +73,61 @@ def test_a_time_limit_of_its_own() -> None:
     assert placed(timeoutSeconds=60).timeout_seconds == 60
 
 
+def test_more_time_than_the_pool_allows_is_cut() -> None:
+    """As the text of the resource says, and as over HTTP."""
+    assert placed(timeoutSeconds=61).timeout_seconds == 60
+    assert time_limit(86_400, POOL) == 60
+    assert time_limit(None, POOL) == 20
+    assert cut_note(61, 60) == "timeoutSeconds 61 was cut to 60, the most that the pool allows"
+    assert cut_note(60, 60) == cut_note(None, 60) == ""
+
+
+def test_arguments_of_several_lines() -> None:
+    text = '{\n\t"rows": 3\n}'
+    assert placed(args=[text]).prepare().args == (text,)
+
+
+def test_files_that_are_handed_back() -> None:
+    found = placed()
+    assert found.prepare().limits.files == 0
+    limits = found.prepare(keep_files=True).limits
+    assert (limits.files, limits.file_bytes, limits.total_file_bytes) == (3, 1000, 1500)
+    assert PrepareRequest.parse(found.prepare(keep_files=True).to_json()).limits == limits
+
+
+def test_inputs() -> None:
+    found = placed(inputs=[INPUT, {**INPUT, "path": "b/c", "readOnly": True}], tenant="me")
+    assert found.fetches
+    assert found.tenant == "me"
+    assert [reference.path for reference in found.references] == ["data.csv", "b/c"]
+    known = replace(found, inputs=(Input("data.csv", "other", "a" * 21, 7, False),))
+    request = known.prepare(input_urls=["http://store/x"])
+    assert request.inputs == (InputFile("data.csv", "http://store/x", 7, False),)
+    assert PrepareRequest.parse(request.to_json()).inputs == request.inputs
+    assert not placed().fetches
+
+
+def test_every_input_needs_its_url() -> None:
+    known = replace(placed(inputs=[INPUT]), inputs=(Input("data.csv", "other", "a" * 21, 7, False),))
+    with pytest.raises(ValueError, match="shorter"):
+        known.prepare()
+
+
+def test_what_a_session_says_of_its_inputs() -> None:
+    assert session(raw(inputs=[INPUT])).inputs() == {"data.csv": INPUT}
+    assert session(raw()).inputs() == {}
+
+
+def test_modes() -> None:
+    assert session(raw()).mode == "Run"
+    held = session(raw(mode="Files", files=[], poolRef=None, language=None, code=None))
+    assert (held.mode, held.pool) == ("Files", "")
+
+
 @pytest.mark.parametrize(
     ("request_", "reason", "says"),
     [
         ({"language": "rs"}, Reason.LANGUAGE_NOT_IN_POOL, "the pool python offers py, js, not rs"),
-        (
-            {"timeoutSeconds": 61},
-            Reason.INVALID_REQUEST,
-            "timeoutSeconds is 61; the pool python allows at most 60",
-        ),
         ({"code": None}, Reason.INVALID_REQUEST, "give exactly one of code and codeRef"),
         (
             {"codeRef": {"bytes": 1, "sha256": SHA}},
@@ -80,6 +135,17 @@ def test_a_time_limit_of_its_own() -> None:
             "give exactly one of code and codeRef",
         ),
         ({"args": [7]}, Reason.INVALID_REQUEST, "the spec is not valid at request.args.0"),
+        ({"language": None}, Reason.INVALID_REQUEST, "language is missing"),
+        (
+            {"inputs": [{**INPUT, "path": "../x"}]},
+            Reason.INVALID_REQUEST,
+            "the spec is not valid at request.inputs.0.path",
+        ),
+        (
+            {"inputs": [INPUT, {**INPUT, "path": "data.csv/x"}]},
+            Reason.INVALID_REQUEST,
+            "input data.csv is a file, and input data.csv/x needs a directory of that name",
+        ),
     ],
 )
 def test_refusals(request_: dict[str, Any], reason: Reason, says: str) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Phase, Reason, StartType
 from kubecoderun_crds.session import SessionStatus
+from kubecoderun_operator import outcomes
 from kubecoderun_operator.members import Ending, Member, Trouble
-from kubecoderun_operator.outcomes import Outcome, Record, ended, lost, timestamp, with_cause
-from kubecoderun_sidecar.protocol import Captured, RunResult, Usage
+from kubecoderun_operator.outcomes import Outcome, Record, held, lost, timestamp, with_cause
+from kubecoderun_operator.outputs import report
+from kubecoderun_sidecar.protocol import Captured, OutputFile, RunResult, SkippedFile, Usage
 
 POD = Member(
     "ns", "python-1", "pod-uid", "python", "p", "r", "assigned", 1, 0.0, ip="10.0.0.1", node="n1", ready=True
@@ -31,6 +34,10 @@ def result(**changes: Any) -> RunResult:
         usage=Usage(0.5, 1024, 1.0),
     )
     return replace(made, **changes)
+
+
+def ended(found: RunResult, limit_seconds: int) -> Outcome:
+    return outcomes.ended(found, limit_seconds, report(found, "hello", {}))
 
 
 def completed(outcome: Outcome) -> dict[str, Any]:
@@ -68,6 +75,7 @@ def test_a_success() -> None:
             "stored": False,
         },
         "usage": {"cpuSeconds": 0.5, "maxRssBytes": 1024, "wallSeconds": 1.0},
+        "fileCount": 0,
         "conditions": [
             {
                 "type": "Completed",
@@ -232,3 +240,50 @@ def test_a_stored_result_is_shortened_to_what_fits_into_a_status() -> None:
     assert tail.endswith("é")
     omitted = int(tail.split(" ", 1)[0])
     assert len(head.encode()) + omitted + len(tail.partition("]\n")[2].encode()) == 60_000
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+PREFIX = names.file_id_prefix("hello")
+TABLE = OutputFile(PREFIX + "00000001", "out/table.csv", 5)
+
+
+def test_files_and_what_was_not_kept() -> None:
+    skipped = (SkippedFile("big.bin", "size"), SkippedFile("more", "count"))
+    made = completed(ended(result(files=(TABLE,), skipped=skipped, skipped_count=7), 30))
+    assert made["files"] == [{"id": TABLE.id, "path": "out/table.csv", "bytes": 5}]
+    assert (made["fileCount"], made["skippedFileCount"]) == (1, 7)
+    assert made["skippedFiles"] == [
+        {"path": "big.bin", "reason": "size"},
+        {"path": "more", "reason": "count"},
+    ]
+    said = "exit code 0; 7 files were not kept: big.bin (too large), more (too many files), 5 more"
+    assert made["message"] == said
+
+
+def test_files_of_a_run_whose_runtime_died_are_kept() -> None:
+    skipped = (SkippedFile("big.bin", "store"),)
+    found = ended(result(reason="RuntimeLost", exit_code=None, files=(TABLE,), skipped=skipped), 30)
+    made = completed(with_cause(found, replace(POD, runtime_ending=Ending("OOMKilled", 137, ""))))
+    assert (made["reason"], made["fileCount"], len(made["files"])) == ("OOMKilled", 1, 1)
+    assert "; 1 file was not kept: big.bin (the object store did not take it)" in made["message"]
+
+
+def test_a_session_that_keeps_files() -> None:
+    made = Record(1, 2).completed(held(3), 5.0)
+    SessionStatus.model_validate(made)
+    assert (made["phase"], made["reason"], made["fileCount"], made["message"]) == (
+        "Held",
+        "FilesHeld",
+        3,
+        "3 files",
+    )
+    assert made["timings"] == {"completed": "1970-01-01T00:00:05.000000Z"}
+    assert "files" not in made
+    assert Record(1, 2).completed(held(1), 5.0)["message"] == "1 file"
+
+
+def test_one_more_remark() -> None:
+    assert Outcome(Reason.TIME_LIMIT, "killed").with_note("cut").message == "killed; cut"
+    assert Outcome(Reason.SUCCEEDED).with_note("cut").message == "exit code 0; cut"
+    assert Outcome(Reason.SUCCEEDED, "x").with_note("").message == "x"

@@ -6,18 +6,30 @@ import logging
 import re
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from minio import Minio
 from pydantic import ValidationError
 
+from kubecoderun_crds import names
 from kubecoderun_operator import signing
 from kubecoderun_operator.log import JsonLines, about
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.storage import Storage, StoreAddress
 from kubecoderun_operator.sweeper import Expiry, Timetable
-from kubecoderun_sidecar.protocol import Verifier
+from kubecoderun_sidecar.protocol import (
+    MAX_BODY_BYTES,
+    InlineCode,
+    InputFile,
+    PrepareRequest,
+    SessionRef,
+    StartRequest,
+    Verifier,
+)
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operator-settings.md"
 
@@ -64,6 +76,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         {"runtime_uid_first": 0},
         {"lease_seconds": 6.0},
         {"install_id": "a/b"},
+        {"store_uploads": "form"},
+        {"store_ca_file": "/nowhere/ca.pem"},
+        {"orphan_share": 0},
+        {"orphan_seconds": 59},
         {"log_level": "LOUD"},
     ],
 )
@@ -87,8 +103,14 @@ def test_a_second_key_goes_into_pods_while_keys_are_changed() -> None:
 # --- storage ------------------------------------------------------------------------------------------
 
 
-def storage(endpoint: str = "http://store:7070", *, virtual_hosts: bool = False) -> Storage:
-    return Storage(StoreAddress(endpoint, "eu-1", "bucket", virtual_hosts, "install"), "access", "secret")
+def storage(
+    endpoint: str = "http://store:7070",
+    *,
+    virtual_hosts: bool = False,
+    uploads: Literal["post", "put"] = "post",
+) -> Storage:
+    address = StoreAddress(endpoint, "eu-1", "bucket", virtual_hosts, "install", uploads)
+    return Storage(address, "access", "secret")
 
 
 def test_urls_are_signed_without_asking_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +129,89 @@ def test_urls_are_signed_without_asking_the_store(monkeypatch: pytest.MonkeyPatc
 
 def test_code_is_read_from_the_sessions_own_key() -> None:
     assert urlsplit(storage().code_url("ns", "hello", 60)).path == "/bucket/install/ns/hello/code"
+
+
+def test_urls_are_those_of_the_sdk() -> None:
+    """Signed a little differently, because the SDK takes twice as long."""
+    client = Minio("store:7070", access_key="access", secret_key="secret", region="eu-1", secure=False)
+    at = datetime.now(UTC)
+    theirs = client.get_presigned_url(
+        "GET", "bucket", "install/ns/hello/code", expires=timedelta(seconds=60), request_date=at
+    )
+    ours = storage().code_url("ns", "hello", 60)
+    signed = parse_qs(urlsplit(ours).query)["X-Amz-Date"][0]
+    if signed == at.strftime("%Y%m%dT%H%M%SZ"):
+        assert ours == theirs
+    else:  # the second has just ended
+        assert re.sub(r"(Date|Signature)=\w+", "", ours) == re.sub(r"(Date|Signature)=\w+", "", theirs)
+
+
+def test_files_are_read_by_their_id() -> None:
+    url = urlsplit(storage().file_url("ns", "hello", "a" * 21, 60))
+    assert url.path == f"/bucket/install/ns/hello/{'a' * 21}"
+    for wrong in ("code", "result.json", "../x", "A" * 21):
+        with pytest.raises(ValueError, match="id of a file"):
+            storage().file_url("ns", "hello", wrong, 60)
+
+
+def test_the_form_takes_files_of_one_session_and_nothing_else() -> None:
+    session = "abcdefghijklmnopqrstu"
+    outputs = storage().outputs("ns", session, files=5, file_bytes=1000, seconds=90)
+    assert outputs.form is not None
+    assert (outputs.id_prefix, outputs.form.key_prefix) == (session[:13], f"install/ns/{session}/")
+    assert outputs.form.url == "http://store:7070/bucket"
+    policy = json.loads(base64.b64decode(outputs.form.fields["policy"]))
+    conditions = policy["conditions"]
+    assert ["starts-with", "$key", f"install/ns/{session}/{session[:13]}"] in conditions
+    assert ["eq", "$bucket", "bucket"] in conditions
+    assert ["content-length-range", 0, 1000] in conditions
+    assert ["starts-with", "$x-amz-meta-path", ""] in conditions
+    left = datetime.fromisoformat(policy["expiration"]) - datetime.now(UTC)
+    assert timedelta(seconds=80) < left <= timedelta(seconds=90)
+    assert "secret" not in json.dumps(dict(outputs.form.fields))
+    sent = StartRequest(outputs=outputs)
+    assert StartRequest.parse(sent.to_json()) == sent
+
+
+def test_the_form_of_a_virtual_host() -> None:
+    made = storage("https://s3.example.org", virtual_hosts=True)
+    outputs = made.outputs("ns", "hello", files=5, file_bytes=1000, seconds=90)
+    assert outputs.form is not None
+    assert outputs.form.url == "https://bucket.s3.example.org/"
+    assert outputs.id_prefix == names.file_id_prefix("hello")
+
+
+def test_a_url_for_each_file_where_there_are_no_forms() -> None:
+    outputs = storage(uploads="put").outputs("ns", "hello", files=3, file_bytes=1000, seconds=90)
+    assert outputs.form is None
+    assert len({slot.id for slot in outputs.slots}) == 3
+    for slot in outputs.slots:
+        assert slot.id.startswith(outputs.id_prefix)
+        assert urlsplit(slot.url).path == f"/bucket/install/ns/hello/{slot.id}"
+    sent = StartRequest(outputs=outputs)
+    assert StartRequest.parse(sent.to_json()) == sent
+
+
+def test_most_files_fit_into_the_requests() -> None:
+    """256 inputs and 256 uploads with the longest paths stay below the sidecar's bound on bodies."""
+    made = storage("https://" + "s" * 60 + ".example.org", uploads="put")
+    session = "s" * 63
+    outputs = made.outputs("ns" * 30, session, files=256, file_bytes=1, seconds=90)
+    assert len(StartRequest(outputs=outputs).to_json()) < MAX_BODY_BYTES
+    url = made.file_url("ns" * 30, session, "a" * 21, 90)
+    inputs = tuple(InputFile("ä" * 250 + f"{n:03d}", url, 1) for n in range(256))
+    request = PrepareRequest(SessionRef("ns", session, "u"), "py", InlineCode("x" * 16_384), inputs=inputs)
+    assert len(request.to_json()) < MAX_BODY_BYTES
+
+
+def test_requests_about_the_bucket() -> None:
+    url, headers = storage().bucket_request("GET", {"prefix": "a/ü", "list-type": "2"})
+    assert url == "http://store:7070/bucket?list-type=2&prefix=a%2F%C3%BC"
+    assert headers["Host"] == "store:7070"
+    assert "Content-MD5" not in headers
+    assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date" in headers["Authorization"]
+    _, posted = storage().bucket_request("POST", {"delete": ""}, b"<Delete/>")
+    assert posted["Content-MD5"] == "ePbrFwvNFIRnzBrIv+T8Ag=="
 
 
 def test_virtual_hosts_and_tls() -> None:
@@ -174,7 +279,7 @@ def test_a_log_line_is_one_json_object() -> None:
 
 
 def entry(uid: str, at: float) -> Expiry:
-    return Expiry(at, "ns", uid, uid, None)
+    return Expiry(at, "ns", uid, uid)
 
 
 def test_sessions_are_due_in_their_order_and_once() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from kubecoderun_crds.pool import PoolSpec
 from kubecoderun_operator.members import member
-from kubecoderun_operator.pods import PodDefaults, assignment, manifest, pick_uid, template
+from kubecoderun_operator.pods import PodDefaults, assignment, backstop, manifest, pick_uid, template
 
 DEFAULTS = PodDefaults(
     sidecar_image="sidecar:1",
@@ -239,3 +239,6 @@ def test_the_assignment_patch() -> None:
     (owner,) = by_path["add", "/metadata/ownerReferences"]
     assert (owner["kind"], owner["uid"]) == ("ExecutionSession", "session-uid")
     assert not any("resourceVersion" in entry["path"] for entry in patch)
+    without = assignment(found, "hello", "session-uid", deadline=None, now=130.5)
+    assert without == patch[:-1]
+    assert backstop(found, deadline=90, now=130.5) == [patch[0], patch[-1]]

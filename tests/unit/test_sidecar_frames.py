@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from kubecoderun_sidecar.frames import (
     MAX_CONTROL_BYTES,
     MAX_PAYLOAD_BYTES,
+    PIECE_BYTES,
     FrameDecoder,
     FrameError,
     encode_frame,
 )
 
-EVERYTHING = b"HWPSOEXF"
+EVERYTHING = b"HWPSOEXFLZU"
 FRAMES = st.lists(
     st.tuples(st.sampled_from([bytes([kind]) for kind in EVERYTHING]), st.binary(max_size=300)), max_size=12
 )
@@ -69,7 +70,7 @@ def test_nonsense_is_an_error_or_frames_but_never_a_crash(data: bytes, sizes: li
         assert decode(data, sizes) == whole
 
 
-@pytest.mark.parametrize("kind", [b"Z", b"\x00", b"\xff", b"h"])
+@pytest.mark.parametrize("kind", [b"Q", b"\x00", b"\xff", b"h"])
 def test_an_unknown_type_fails_at_its_first_byte(kind: bytes) -> None:
     with pytest.raises(FrameError, match="where only"):
         decode(kind, [])
@@ -110,6 +111,35 @@ def test_output_passes_through_without_being_collected() -> None:
         ((kind, piece),) = decoder.feed(memoryview(bytes(1024)))
         assert (kind, len(piece)) == (ord("O"), 1024)
         assert len(decoder._payload) == 0
+
+
+@given(
+    size=st.integers(1, 3 * PIECE_BYTES), cuts=st.lists(st.integers(5_000, 300_000), min_size=1, max_size=6)
+)
+def test_data_of_a_file_in_full_frames_passes_through(size: int, cuts: list[int]) -> None:
+    """The caller counts down; each frame has to be as long as that allows."""
+    lengths = [PIECE_BYTES] * (size // PIECE_BYTES) + ([size % PIECE_BYTES] if size % PIECE_BYTES else [])
+    stream = b"".join(encode_frame(b"D", bytes(length)) for length in lengths)
+    decoder = FrameDecoder()
+    decoder.allowed, decoder.data_left = b"D", size
+    position, turn = 0, 0
+    while position < len(stream):
+        cut = cuts[turn % len(cuts)]
+        for _kind, piece in decoder.feed(memoryview(stream)[position : position + cut]):
+            decoder.data_left -= len(piece)
+        position, turn = position + cut, turn + 1
+    assert decoder.data_left == 0
+    assert len(decoder._payload) == 0
+    with pytest.raises(FrameError, match="0 are to come"):
+        list(decoder.feed(memoryview(encode_frame(b"D", b"x"))))
+
+
+@pytest.mark.parametrize(("left", "length"), [(10, 9), (10, 11), (10, 0), (1 << 20, 10), (1 << 20, 1 << 20)])
+def test_data_in_crumbs_or_in_excess_fails_at_the_header(left: int, length: int) -> None:
+    decoder = FrameDecoder()
+    decoder.allowed, decoder.data_left = b"D", left
+    with pytest.raises(FrameError, match=f"type D with {length} bytes"):
+        list(decoder.feed(memoryview(b"D" + length.to_bytes(4, "big"))))
 
 
 def test_too_long_a_frame_is_not_sent() -> None:

@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubecoderun_sidecar.answers import SKIP_REASONS
 from kubecoderun_sidecar.clock import rfc3339
 from kubecoderun_sidecar.protocol import (
+    MAX_BODY_BYTES,
+    MAX_EVENT_BYTES,
     Caller,
     Captured,
+    FileSlot,
     Finished,
+    FormTarget,
     Heartbeat,
     InlineCode,
+    InputFile,
     Limits,
+    OutputFile,
+    OutputTarget,
     Owner,
     PrepareRequest,
     ProtocolError,
@@ -26,6 +34,7 @@ from kubecoderun_sidecar.protocol import (
     SessionRef,
     SignatureError,
     Signer,
+    SkippedFile,
     Started,
     StartRequest,
     StateAnswer,
@@ -62,8 +71,106 @@ RESULT = RunResult(
 @given(code=TEXT, args=st.lists(TEXT, max_size=5), stdin=TEXT, value=TEXT)
 def test_a_prepare_survives_the_wire(code: str, args: list[str], stdin: str, value: str) -> None:
     for source in (InlineCode(code), STORED):
-        request = PrepareRequest(SESSION, "py", source, tuple(args), stdin, {"A": value}, Limits(1.5, 2048))
+        limits = Limits(1.5, 2048)
+        request = PrepareRequest(SESSION, "py", source, tuple(args), stdin, {"A": value}, limits=limits)
         assert PrepareRequest.parse(request.to_json()) == request
+
+
+IDS = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=21, max_size=21)
+PATHS = st.text(
+    alphabet=st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=250
+).filter(lambda path: path not in (".", ".."))
+SIZES = st.integers(0, 1 << 40)
+SECRETS = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80)
+
+
+@given(
+    files=st.lists(st.tuples(PATHS, SECRETS, SIZES, st.booleans()), max_size=5),
+    limits=st.tuples(st.integers(0, 256), SIZES, SIZES),
+)
+def test_input_files_survive_the_wire(
+    files: list[tuple[str, str, int, bool]], limits: tuple[int, int, int]
+) -> None:
+    inputs = tuple(InputFile(f"folder/{path}", url, size, fixed) for path, url, size, fixed in files)
+    request = PrepareRequest(SESSION, "py", InlineCode("x"), inputs=inputs, limits=Limits(1.5, 2048, *limits))
+    assert PrepareRequest.parse(request.to_json()) == request
+    for _path, url, _size, _fixed in files:
+        assert f"'{url}'" not in repr(request)
+
+
+@given(
+    prefix=st.text(alphabet="abcdef0123", max_size=13),
+    fields=st.dictionaries(SECRETS, TEXT, max_size=8),
+    slots=st.lists(st.tuples(IDS, SECRETS), min_size=1, max_size=256),
+)
+def test_grants_survive_the_wire(prefix: str, fields: dict[str, str], slots: list[tuple[str, str]]) -> None:
+    form = OutputTarget(prefix, FormTarget("http://s/b", "i/n/s/", fields))
+    puts = OutputTarget(prefix, slots=tuple(FileSlot(*slot) for slot in slots))
+    for outputs in (form, puts):
+        for result in (None, ResultTarget("http://s/r", 16384, 1.0)):
+            start = StartRequest(result, outputs)
+            assert StartRequest.parse(start.to_json()) == start
+    assert len(StartRequest(outputs=puts).to_json()) < MAX_BODY_BYTES
+
+
+@given(
+    files=st.lists(st.tuples(IDS, PATHS, SIZES, st.booleans()), max_size=256),
+    skipped=st.lists(st.tuples(PATHS, st.sampled_from(sorted(SKIP_REASONS))), max_size=20),
+    more=st.integers(0, 1 << 40),
+)
+def test_files_of_a_result_survive_the_wire(
+    files: list[tuple[str, str, int, bool]], skipped: list[tuple[str, Any]], more: int
+) -> None:
+    result = dataclasses.replace(
+        RESULT,
+        files=tuple(OutputFile(*file) for file in files),
+        skipped=tuple(SkippedFile(*one) for one in skipped),
+        skipped_count=len(skipped) + more,
+    )
+    assert RunResult.parse(result.to_json()) == result
+    line = event_line(Finished(result))
+    assert parse_event(line) == Finished(result)
+    assert len(line) < MAX_EVENT_BYTES
+
+
+def test_the_longest_result_fits_in_an_event() -> None:
+    path = "\U0001d4aa" * 256
+    files = tuple(OutputFile("i" * 21, path, 1 << 40, True) for _ in range(256))
+    skipped = tuple(SkippedFile(path, "unreadable") for _ in range(20))
+    output = Captured(None, "x" * 22000, 1 << 40, True)
+    result = dataclasses.replace(
+        RESULT, files=files, skipped=skipped, skipped_count=1 << 60, stdout=output, stderr=output
+    )
+    line = event_line(Finished(result))
+    assert len(line) < MAX_EVENT_BYTES
+    assert parse_event(line) == Finished(result)
+
+
+OUTPUTS = {"idPrefix": "p", "form": {"url": "u", "keyPrefix": "k", "fields": {"a": "b"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"idPrefix": None}, "start.outputs.idPrefix"),
+        ({"idPrefix": "x" * 65}, "start.outputs.idPrefix"),
+        ({"form": None}, "start.outputs.form must be given, or slots"),
+        ({"slots": [{"id": "i", "url": "u"}]}, "but not both"),
+        ({"form": {"url": "", "keyPrefix": "k", "fields": {}}}, "start.outputs.form.url"),
+        ({"form": {"url": "u", "keyPrefix": 1, "fields": {}}}, "start.outputs.form.keyPrefix"),
+        ({"form": {"url": "u", "keyPrefix": "k", "fields": {"a": 1}}}, "start.outputs.form.fields"),
+        ({"form": {"url": "u", "keyPrefix": "k", "fields": {"a": "\0"}}}, "start.outputs.form.fields"),
+        ({"form": {"url": "u", "keyPrefix": "k"}}, "start.outputs.form.fields"),
+        ({"form": None, "slots": [{"id": "", "url": "u"}]}, r"start.outputs.slots\[0\].id"),
+        ({"form": None, "slots": [{"id": "i"}]}, r"start.outputs.slots\[0\].url"),
+        ({"form": None, "slots": [{"id": "i", "url": "u"}] * 257}, "start.outputs.slots"),
+        ({"form": None, "slots": "x"}, "start.outputs.slots"),
+    ],
+    ids=str,
+)
+def test_a_bad_grant_names_its_field(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        StartRequest.parse(json.dumps({"outputs": {**OUTPUTS, **changes}}).encode())
 
 
 def test_other_messages_survive_the_wire() -> None:
@@ -78,6 +185,7 @@ def test_other_messages_survive_the_wire() -> None:
         Refusal("not_prepared"),
         Refusal("bound", "why", owner=Owner("retired", "p")),
         Refusal("stale_epoch", epoch=0),
+        Refusal("input_unavailable", "why", input=255),
     ):
         assert Refusal.parse(refusal.to_json()) == refusal
     for event in (Started(rfc3339(NOW)), Heartbeat(), Finished(RESULT)):
@@ -101,6 +209,9 @@ def test_the_result_has_the_agreed_names() -> None:
         "stderr": {"base64": "/w==", "bytes": 1, "truncated": True},
         "stored": False,
         "usage": {"cpuSeconds": None, "maxRssBytes": None, "wallSeconds": 1.5},
+        "files": [],
+        "skipped": [],
+        "skippedCount": 0,
     }
 
 
@@ -148,6 +259,22 @@ def prepare_with(**changes: Any) -> bytes:
         ({"env": {"": "x"}}, "prepare.env"),
         ({"env": {"A=B": "x"}}, "prepare.env"),
         ({"env": {"A": "\0"}}, "prepare.env"),
+        ({"inputs": [{"path": "a", "url": "u", "bytes": 1}] * 257}, "prepare.inputs"),
+        ({"inputs": {}}, "prepare.inputs"),
+        ({"inputs": ["a"]}, r"prepare.inputs\[0\]"),
+        ({"inputs": [{"path": "", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "/a", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "a/../b", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "a/./b", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "a//b", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "a\0", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "\ud800", "url": "u", "bytes": 1}]}, r"prepare.inputs\[0\].path"),
+        ({"inputs": [{"path": "a", "url": "", "bytes": 1}]}, r"prepare.inputs\[0\].url"),
+        ({"inputs": [{"path": "a", "url": "u", "bytes": -1}]}, r"prepare.inputs\[0\].bytes"),
+        ({"inputs": [{"path": "a", "url": "u", "bytes": 1, "readOnly": 1}]}, r"prepare.inputs\[0\].readOnly"),
+        ({"limits__files": 257}, "prepare.limits.files"),
+        ({"limits__fileBytes": -1}, "prepare.limits.fileBytes"),
+        ({"limits__totalFileBytes": "1"}, "prepare.limits.totalFileBytes"),
         ({"limits__timeoutSeconds": 0}, "prepare.limits.timeoutSeconds"),
         ({"limits__timeoutSeconds": True}, "prepare.limits.timeoutSeconds"),
         ({"limits__timeoutSeconds": 86401}, "prepare.limits.timeoutSeconds"),

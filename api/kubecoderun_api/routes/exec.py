@@ -4,14 +4,14 @@ import asyncio
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, runs, wire
+from kubecoderun_api import answers, log, references, runs, wire
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
+from kubecoderun_api.references import Reference
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
 from kubecoderun_api.settings import OnDisconnect
@@ -26,30 +26,33 @@ async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services
     context: RequestContext = request.scope[CONTEXT]
-    try:
-        call = wire.parse_exec(await authorised_body(request, services))
-        pool = _pool_for(services, call.language)
-    except wire.BadRequest as refusal:
-        context.facts["refused"] = refusal.body.get("code", refusal.body["error"])
-        return JSONResponse(refusal.body, refusal.status)
-    except ClientDisconnect:
-        context.exchange.left_after = asyncio.get_running_loop().time() - context.started
-        return Response(status_code=400)
+    body = await authorised_body(request, services)
+    call = wire.parse_exec(body)
+    files = references.parse(body.pop("files", None))
+    pool = _pool_for(services, call.language)
     excess = excess_wait(pool, services.settings.pod_refill_seconds)
     if excess is not None:
         full = answers.busy("QueueFull", min(excess, 3600))
         context.facts["reason"] = full.reason
         services.metrics.runs.labels(call.language, full.reason).inc()
         return JSONResponse(full.body, full.status, full.headers)
-    return _respond(services, context, call, pool)
+    return _respond(services, context, call, files, pool)
 
 
-def _respond(services: Services, context: RequestContext, call: wire.ExecRequest, pool: Pool) -> Response:
+def _respond(
+    services: Services,
+    context: RequestContext,
+    call: wire.ExecRequest,
+    files: tuple[Reference, ...],
+    pool: Pool,
+) -> Response:
     session = names.session_name()
     context.facts.update(session=session, language=call.language, pool=pool.name)
+    if files:
+        context.facts["inputs"] = len(files)
 
     async def run() -> Answer:
-        answer = await runs.run(services, session, call, pool)
+        answer = await runs.run(services, session, call, files, pool)
         context.facts["reason"] = answer.reason
         return answer
 

@@ -13,8 +13,8 @@ from kubecoderun_api.auth import Verdict, body_credentials, header_credentials
 from kubecoderun_api.services import Services
 
 Json = dict[str, Any]
-_DISCARD_SECONDS: Final = 5.0
-"""How long the rest of a body that is too big is read, so that the client comes to reading the 413."""
+DISCARD_SECONDS: Final = 5.0
+"""How long the rest of a body that is refused is read, so that the client comes to reading the answer."""
 _PARSE_ANYWAY_BYTES: Final = 1024 * 1024
 """Bodies up to this size are parsed before their sender is known."""
 
@@ -49,6 +49,11 @@ async def authorised_body(request: Request, services: Services) -> Json:
     return body
 
 
+def authorise(request: Request, services: Services) -> None:
+    """Raise BadRequest unless the headers have a known key: for requests that can carry one nowhere else."""
+    _judge(services, services.keys.judge(header_credentials(request.scope["headers"])))
+
+
 def _judge(services: Services, verdict: Verdict) -> None:
     if verdict is not Verdict.ACCEPTED:
         services.metrics.refused.labels(verdict.value).inc()
@@ -57,30 +62,46 @@ def _judge(services: Services, verdict: Verdict) -> None:
 
 async def _read(request: Request, limit: int) -> bytearray:
     """The whole body; 413 above the limit, with and without a Content-Length."""
-    chunks = request.stream()
+    incoming = Incoming(request)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        if "expect" not in request.headers:  # else the client waits for our word before it sends anything
-            await _discard(chunks, limit)
+        await incoming.discard(limit)
         _refuse_size(limit)
     body = bytearray()
-    async for chunk in chunks:
+    async for chunk in incoming:
         body += chunk
         if len(body) > limit:
             body.clear()
-            await _discard(chunks, limit)
+            await incoming.discard(limit)
             _refuse_size(limit)
     return body
 
 
-async def _discard(chunks: AsyncIterator[bytes], most: int) -> None:
-    """Read on without keeping anything: closing earlier would reset the connection under the client."""
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            async for chunk in chunks:
-                most -= len(chunk)
-                if most < 0:
-                    return
+class Incoming:
+    """The body of a request, chunk by chunk. Raises ClientDisconnect if the sender has left."""
+
+    def __init__(self, request: Request) -> None:
+        self._chunks = request.stream()
+        self._waits_for_us = "expect" in request.headers
+        """Whether the client sends nothing before it gets our word, which is given when we begin to read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._waits_for_us = False
+        return await anext(self._chunks)
+
+    async def discard(self, most: int, seconds: float = DISCARD_SECONDS) -> None:
+        """Read on without keeping anything: closing earlier would reset the connection under the client."""
+        if self._waits_for_us:
+            return
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(seconds):
+                async for chunk in self:
+                    most -= len(chunk)
+                    if most < 0:
+                        return
 
 
 def _refuse_size(limit: int) -> Never:

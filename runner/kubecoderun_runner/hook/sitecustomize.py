@@ -1,4 +1,5 @@
-"""Holds an interpreter up while it starts, so that a program finds its modules already loaded.
+"""Prepares an interpreter while it starts: its figures will come back (figures.py), and a spare is held up
+here, so that a program finds its modules already loaded.
 
 The spare is an ordinary `python main.py` with this folder first in PYTHONPATH, so site initialisation runs
 this file before CPython opens main.py. It loads modules, reports, waits for the word to go on, removes its
@@ -16,21 +17,33 @@ the three streams as descriptors, and so many bytes of arguments, each followed 
 import os
 import sys
 
+_FOLDER = os.path.dirname(__file__)
 
-def _hold_up() -> bool:
+
+def _begin() -> bool:
+    """Whether the image has a sitecustomize of its own."""
+    control = os.environ.pop("KCR_SPARE_CONTROL", "")
+    modules = os.environ.pop("KCR_SPARE_MODULES", "").split(",")
+    _remove_traces(_FOLDER)
+    chained = _chain()
+    if control:
+        _hold_up(int(control), modules)
+    else:
+        _expect_figures()
+    return chained
+
+
+def _hold_up(control: int, modules: list[str]) -> None:
     import atexit
     import gc
 
-    control = int(os.environ.pop("KCR_SPARE_CONTROL"))
-    modules = os.environ.pop("KCR_SPARE_MODULES").split(",")
-    _remove_traces(os.path.dirname(__file__))
-    chained = _chain()
     baseline = set(sys.modules)
     held: list[object] = []
     held.append(held)
     foreign: list[str] = []
     atexit.register(_keep_from_shutdown, held, foreign)
     failed = _load(["ctypes", "socket", *modules])  # the first two for ourselves
+    _expect_figures()
     loaded = set(sys.modules) - baseline
     foreign.extend(name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names)
     gc.collect()
@@ -44,7 +57,46 @@ def _hold_up() -> bool:
     os.close(control)
     sys.argv[1:] = args
     sys.orig_argv[2:] = args
-    return chained
+
+
+def _expect_figures() -> None:
+    """Prepare pyplot when it is loaded, or now if it is."""
+    if "matplotlib.pyplot" in sys.modules:
+        _bring_figures_back(os.getcwd())
+    else:
+        _watch_for_pyplot(os.getcwd())
+
+
+def _watch_for_pyplot(folder: str) -> None:
+    """Look on while modules are searched for, in the interpreter's own finder: a program may look at the list
+    of finders, and there is no other one in it."""
+    finder = sys.modules["_frozen_importlib_external"].PathFinder
+    original = vars(finder)["find_spec"]
+    find = finder.find_spec
+
+    def find_spec(_cls: object, fullname: str, path: object = None, target: object = None) -> object:
+        if fullname == "matplotlib.pyplot":
+            finder.find_spec = original
+            _bring_figures_back(folder)
+        return find(fullname, path, target)
+
+    finder.find_spec = classmethod(find_spec)
+
+
+def _bring_figures_back(folder: str) -> None:
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    loader = SourceFileLoader("kubecoderun_figures", os.path.join(_FOLDER, "figures.py"))
+    spec = spec_from_loader(loader.name, loader)
+    if spec is None:
+        return
+    figures = module_from_spec(spec)
+    loader.exec_module(figures)
+    try:
+        figures.install(folder)
+    except (ImportError, AttributeError):
+        return  # a matplotlib that cannot be loaded, which the program will be told, or one of another kind
 
 
 def _remove_traces(folder: str) -> None:
@@ -180,6 +232,6 @@ def _exactly(control: int, length: int) -> bytes:
     return data
 
 
-if not _hold_up():
+if not _begin():
     # Told this way, the import system forgets the module, as if there had never been one.
     raise ImportError(name="sitecustomize")

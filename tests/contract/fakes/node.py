@@ -21,10 +21,12 @@ from kubecoderun_sidecar.protocol import (
     Captured,
     Finished,
     Heartbeat,
+    OutputFile,
     Owner,
     PrepareRequest,
     Refusal,
     RunResult,
+    SkippedFile,
     Started,
     StartRequest,
     StateAnswer,
@@ -60,6 +62,10 @@ class Sidecar:
     drops: int = 0
     """Streams to break after the first event."""
     refuse_prepare: tuple[int, Refusal] | None = None
+    fetching: asyncio.Event | None = None
+    """Input files are there when this is set; until then prepare does not answer."""
+    targets: list[StartRequest] = field(default_factory=list)
+    """What each start brought."""
     _done: asyncio.Event = field(default_factory=asyncio.Event)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _run: asyncio.Task[None] | None = None
@@ -89,7 +95,10 @@ class Sidecar:
             self.owner = wanted
             return web.json_response({})
         if call == "prepare":
-            return self._prepare(wanted, body)
+            response = await self._prepare(wanted, body)
+            if self.unreachable and request.transport is not None:
+                request.transport.abort()
+            return response
         if self.owner is None or self.request is None:
             return _refuse(409, Refusal("not_prepared"))
         if call == "cancel":
@@ -98,18 +107,22 @@ class Sidecar:
             return web.json_response({}, status=202)
         return await self._start(request, body)
 
-    def _prepare(self, wanted: Owner, body: bytes) -> web.Response:
+    async def _prepare(self, wanted: Owner, body: bytes) -> web.Response:
         if self.refuse_prepare is not None:
             return _refuse(*self.refuse_prepare)
         request = PrepareRequest.parse(body)
         code = request.code
         if isinstance(code, protocol.StoredCode) and code.sha256 == MISSING:
             return _refuse(422, Refusal("code_unavailable", "the store answered 404"))
-        self.owner, self.request = wanted, request
+        self.owner = wanted
+        if self.fetching is not None:
+            await self.fetching.wait()
+        self.request = request
         return web.json_response({"state": "prepared"})
 
     async def _start(self, request: web.Request, body: bytes) -> web.StreamResponse:
         self.target = StartRequest.parse(body)
+        self.targets.append(self.target)
         if self._run is None:
             self.starts += 1
             self.started_at = moment()
@@ -135,7 +148,7 @@ class Sidecar:
 
     async def _program(self) -> None:
         """print:TEXT, escape, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES,
-        raw:BASE64."""
+        raw:BASE64, file:PATH (a new file), change:PATH (of an input), skip:PATH (too large)."""
         assert self.request is not None
         code = self.request.code
         words = (code.text if isinstance(code, protocol.InlineCode) else "print:stored").split()
@@ -143,12 +156,19 @@ class Sidecar:
         base64: str | None = None
         exit_code: int | None = 0
         signal: str | None = None
+        files: list[OutputFile] = []
+        skipped: list[SkippedFile] = []
         for word in words:
             name, _, value = word.partition(":")
             if name == "print":
                 out += value
             elif name == "big":
                 out += "x" * int(value)
+            elif name in ("file", "change") and self.target is not None and self.target.outputs is not None:
+                id = f"{self.target.outputs.id_prefix}{len(files):08d}"
+                files.append(OutputFile(id, value, 3, replaces=name == "change"))
+            elif name == "skip":
+                skipped.append(SkippedFile(value, "size"))
             elif name == "escape":
                 out += "\x1b[31m"
             elif name == "raw":
@@ -182,6 +202,9 @@ class Sidecar:
             Captured(),
             False,
             usage,
+            tuple(files),
+            tuple(skipped),
+            len(skipped),
         )
         await self.conclude()
         self._done.set()

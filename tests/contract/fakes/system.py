@@ -105,20 +105,44 @@ class System:
         self.api.store.change(names.POOL_PLURAL, NAMESPACE, name, edit)
 
     def session(
-        self, code: str | None = "print:hello", *, name: str = "", pool: str = "python", **request: Any
+        self,
+        code: str | None = "print:hello",
+        *,
+        name: str = "",
+        pool: str = "python",
+        expires_at: str | None = None,
+        **request: Any,
     ) -> Json:
         """Create a session, as the front end does."""
         given = {"poolRef": {"name": pool}, "language": "py", "code": code, **request}
-        spec = {"request": {key: value for key, value in given.items() if value is not None}, "cancel": False}
+        return self._create(
+            name, {key: value for key, value in given.items() if value is not None}, expires_at
+        )
+
+    def files(self, *files: Json, name: str = "", expires_at: str | None = None, **request: Any) -> Json:
+        """Create a session that holds files, by default one of three bytes, as an upload does."""
+        name = name or names.session_name()
+        held = list(files) or [{"id": names.file_id(name), "path": "data.csv", "bytes": 3}]
+        return self._create(name, {"mode": "Files", "files": held, **request}, expires_at)
+
+    def _create(self, name: str, request: Json, expires_at: str | None) -> Json:
+        spec: Json = {"request": request, "cancel": False}
+        if expires_at is not None:
+            spec["expiresAt"] = expires_at
         body = {"metadata": {"name": name or names.session_name()}, "spec": spec}
         return self.api.store.create(names.SESSION_PLURAL, NAMESPACE, body)
 
-    def cancel(self, session: Json) -> None:
+    def edit_session(self, session: Json, **spec: Any) -> None:
+        """Change fields of a session's spec."""
+
         def edit(found: Json) -> Json:
-            found["spec"]["cancel"] = True
+            found["spec"] = {**found["spec"], **spec}
             return found
 
         self.api.store.change(names.SESSION_PLURAL, NAMESPACE, session["metadata"]["name"], edit)
+
+    def cancel(self, session: Json) -> None:
+        self.edit_session(session, cancel=True)
 
     def status(self, session: Json) -> Json:
         """The session's status as it is now."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -54,13 +55,37 @@ def ended(reason: str, **more: Any) -> Json:
     return {"phase": phases.get(reason, "Failed"), "reason": reason, **more}
 
 
+def held(name: str, *files: Json, **spec: Any) -> Json:
+    """A session of mode Files."""
+    return {
+        "metadata": {"name": name, "creationTimestamp": now()},
+        "spec": {"request": {"mode": "Files", "files": list(files)}, **spec},
+        "status": {"phase": "Held", "reason": "FilesHeld", "timings": {"completed": now()}},
+    }
+
+
+def ran(name: str, *files: Json, **spec: Any) -> Json:
+    """A session of a run that left files."""
+    return {
+        "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"request": {"poolRef": {"name": "python"}, "language": "py", "code": "x"}, **spec},
+        "status": succeeded(files=list(files), timings={"completed": now()}),
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 @dataclass
 class FakeApiServer:
     """Its state, what was asked of it, and what it is told to do wrong."""
 
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
-    """How often each verb was used: list, watch, create, get, patch; followed by the plural."""
+    """How often each verb was used: list, watch, create, get, patch, delete; followed by the plural."""
+    patches: list[Any] = field(default_factory=list)
+    """Every patch as it came."""
     selectors: list[str] = field(default_factory=list)
     answer: Callable[[Json], Json | None] = lambda session: None
     """Called for every created session: the status with which to end it at once, or None."""
@@ -73,6 +98,9 @@ class FakeApiServer:
     """How many of the next POSTs are carried out but never answered."""
     get_statuses: list[int] = field(default_factory=list)
     patch_statuses: list[int] = field(default_factory=list)
+    delete_statuses: list[int] = field(default_factory=list)
+    before_patch: Callable[[], None] = lambda: None
+    """Called before a patch is applied: what somebody else does in between."""
     watch_statuses: list[int] = field(default_factory=list)
     """Statuses to answer the next watches of sessions with."""
     deaf: bool = False
@@ -199,7 +227,7 @@ class FakeApiServer:
         name = resource["metadata"]["name"]
         if (plural, name) in self.objects:
             return _status(409, "AlreadyExists")
-        resource["metadata"] |= {"uid": f"uid-{name}", "generation": 1}
+        resource["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "creationTimestamp": now()}
         self.put(plural, resource)
         status = self.answer(resource)
         if status is not None:
@@ -220,15 +248,72 @@ class FakeApiServer:
     async def patch(self, request: web.Request) -> web.StreamResponse:
         plural, name = request.match_info["plural"], request.match_info["name"]
         self.requests[f"patch {plural}"] += 1
-        assert request.content_type == "application/merge-patch+json"
+        change = await request.json()
+        self.patches.append(change)
         if self.patch_statuses:
             return _status(self.patch_statuses.pop(0))
+        self.before_patch()
         found = self.objects.get((plural, name))
         if found is None:
             return _status(404, "NotFound")
-        change = await request.json()
-        self.put(plural, {**found, "spec": {**found["spec"], **change["spec"]}})
-        return web.json_response(self.objects[plural, name])
+        resource = json.loads(json.dumps(found))
+        if request.content_type == "application/json-patch+json":
+            if not _apply(resource, change):
+                return _status(422, "Invalid")
+        else:
+            assert request.content_type == "application/merge-patch+json"
+            _merge(resource, change)
+        if not _allowed(found, resource):
+            return _status(422, "Invalid")
+        self.put(plural, resource)
+        return web.json_response(resource)
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        plural, name = request.match_info["plural"], request.match_info["name"]
+        self.requests[f"delete {plural}"] += 1
+        if self.delete_statuses:
+            return _status(self.delete_statuses.pop(0))
+        if (plural, name) not in self.objects:
+            return _status(404, "NotFound")
+        self.delete(plural, name)
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+
+def _merge(target: Json, change: Json) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict):
+            _merge(target.setdefault(key, {}), value)
+        else:
+            target[key] = value
+
+
+def _apply(target: Json, operations: list[Json]) -> bool:
+    """JSON patch with `test` and `add`; whether it could be applied."""
+    for operation in operations:
+        *path, last = operation["path"].split("/")[1:]
+        place: Any = target
+        for key in path:
+            place = place[key]
+        if operation["op"] == "test":
+            if place.get(last) != operation["value"]:
+                return False
+        elif last == "-":
+            place.append(operation["value"])
+        else:
+            place[last] = operation["value"]
+    return True
+
+
+def _allowed(before: Json, after: Json) -> bool:
+    """The rules of the resource that patches of the front end could break."""
+    old, new = before["spec"], after["spec"]
+    removed = new.get("removedFiles", [])
+    return (
+        old.get("request") == new.get("request")
+        and len(set(removed)) == len(removed)
+        and set(old.get("removedFiles", [])) <= set(removed)
+        and old.get("expiresAt", "") <= new.get("expiresAt", "")
+    )
 
 
 def _status(code: int, reason: str = "Fault") -> web.Response:
@@ -256,6 +341,7 @@ async def api_server() -> AsyncIterator[FakeApiServer]:
     app.router.add_post(PATH + "/{plural}", server.create)
     app.router.add_get(PATH + "/{plural}/{name}", server.read)
     app.router.add_patch(PATH + "/{plural}/{name}", server.patch)
+    app.router.add_delete(PATH + "/{plural}/{name}", server.remove)
     async with serve(app) as url:
         server.url = url
         yield server

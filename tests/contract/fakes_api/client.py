@@ -53,10 +53,10 @@ class Connection:
         *,
         length: bool = True,
     ) -> None:
-        """Write a request; without `length` as one chunk. A Content-Length in `headers` stands."""
+        """Write a request; without `length` as one chunk. A length or an encoding in `headers` stands."""
         lines = [f"{method} {path} HTTP/1.1", "Host: test"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        if "Content-Length" in (headers or {}):
+        if {"Content-Length", "Transfer-Encoding"} & set(headers or {}):
             pass
         elif body and length:
             lines.append(f"Content-Length: {len(body)}")
@@ -87,6 +87,10 @@ class Connection:
             chunks.append((time.monotonic() - started, data))
         raw = b"".join(data for _, data in chunks)
         return Reply(int(head[0].split()[1]), headers, raw, chunks, time.monotonic() - started)
+
+    def abort(self) -> None:
+        """Leave at once, whatever is still to be sent."""
+        self.writer.transport.abort()
 
     async def closed(self, seconds: float = 1.0) -> bool:
         """Whether the server closes the connection within that time."""

@@ -17,6 +17,7 @@ from kubecoderun_sidecar.protocol import (
     Finished,
     InlineCode,
     Limits,
+    OutputTarget,
     PrepareRequest,
     ResultTarget,
     RunResult,
@@ -38,21 +39,29 @@ def job(
     session: str = SESSION,
     timeout: float = 30,
     output_bytes: int = 65536,
+    files: int = 0,
+    file_bytes: int = 1 << 30,
+    total_bytes: int = 1 << 30,
     **more: Any,
 ) -> bytes:
-    """Body of a prepare."""
+    """Body of a prepare. `files`: how many may be handed back."""
     return PrepareRequest(
         SessionRef("kubecoderun", "hello", session),
         more.pop("language", "py"),
         InlineCode(code) if isinstance(code, str) else code,
-        limits=Limits(timeout, output_bytes),
+        limits=Limits(timeout, output_bytes, files, file_bytes, total_bytes),
         **more,
     ).to_json()
 
 
-def start(url: str | None = None, inline_bytes: int = 16384, after_seconds: float = 1.0) -> bytes:
+def start(
+    url: str | None = None,
+    inline_bytes: int = 16384,
+    after_seconds: float = 1.0,
+    outputs: OutputTarget | None = None,
+) -> bytes:
     """Body of a start."""
-    return StartRequest(ResultTarget(url, inline_bytes, after_seconds) if url else None).to_json()
+    return StartRequest(ResultTarget(url, inline_bytes, after_seconds) if url else None, outputs).to_json()
 
 
 @dataclass

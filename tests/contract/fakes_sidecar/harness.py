@@ -10,10 +10,11 @@ from pathlib import Path
 
 from contract.fakes_sidecar.client import POD_UID, SIGNER, Client
 from contract.fakes_sidecar.runner import FakeRunner, Script
+from kubecoderun_sidecar.listener import RuntimeListener
 from kubecoderun_sidecar.pod import Pod
 from kubecoderun_sidecar.protocol import Verifier
 from kubecoderun_sidecar.routes import Routes
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeListener
+from kubecoderun_sidecar.runtime import RuntimeLink
 from kubecoderun_sidecar.server import Server
 from kubecoderun_sidecar.transfer import Store
 

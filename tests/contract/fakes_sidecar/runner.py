@@ -7,6 +7,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+PIECE_BYTES = 256 << 10
+
 Script = Callable[["FakeRunner"], Awaitable[None]]
 
 EXIT_OK: dict[str, Any] = {
@@ -26,6 +28,18 @@ def frame(kind: str, payload: bytes | dict[str, Any] = b"{}") -> bytes:
     return kind.encode() + len(data).to_bytes(4, "big") + data
 
 
+def listing(files: dict[str, bytes], *skipped: tuple[str, str]) -> list[bytes]:
+    """L for each file in order, and Z."""
+    listed = [frame("L", {"path": path, "bytes": len(files[path])}) for path in sorted(files)]
+    left_out = [{"path": path, "reason": reason} for path, reason in skipped]
+    return [*listed, frame("Z", {"skipped": left_out, "skippedCount": len(left_out)})]
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """D frames."""
+    return [frame("D", data[start : start + PIECE_BYTES]) for start in range(0, len(data), PIECE_BYTES)]
+
+
 class FakeRunner:
     """One connection to the sidecar's socket."""
 
@@ -33,6 +47,10 @@ class FakeRunner:
         self._reader = reader
         self._writer = writer
         self.job: dict[str, Any] = {}
+        self.inputs: dict[str, bytes] = {}
+        self.read_only: list[str] = []
+        self.asked: list[int] = []
+        """Places of the files the sidecar has asked for."""
         self.code = b""
         self.stdin = b""
         self.goes = 0
@@ -65,6 +83,8 @@ class FakeRunner:
         kind, payload = await self.read()
         assert kind == "R", kind
         self.job = json.loads(payload)
+        for _ in range(self.job.get("inputs", 0)):
+            await self._take_input()
         code, stdin = bytearray(), bytearray()
         while len(code) < self.job["codeBytes"]:
             kind, payload = await self.read()
@@ -75,6 +95,20 @@ class FakeRunner:
             assert kind == "I", kind
             stdin += payload
         self.code, self.stdin = bytes(code), bytes(stdin)
+
+    async def _take_input(self) -> None:
+        kind, payload = await self.read()
+        assert kind == "N", kind
+        named = json.loads(payload)
+        data = bytearray()
+        while len(data) < named["bytes"]:
+            kind, payload = await self.read()
+            assert kind == "D", kind
+            assert 0 < len(payload) <= PIECE_BYTES
+            data += payload
+        self.inputs[named["path"]] = bytes(data)
+        if named["readOnly"]:
+            self.read_only.append(named["path"])
 
     async def prepare(self) -> None:
         """Take the job, confirm it, wait for G."""
@@ -96,6 +130,22 @@ class FakeRunner:
         await self.prepare()
         await self.send(frame("S"))
         await self.finish(stdout, stderr, **exit_fields)
+
+    async def finish_with(
+        self, files: dict[str, bytes], *skipped: tuple[str, str], **exit_fields: Any
+    ) -> None:
+        """X, L for each file, Z: an honest end with files."""
+        await self.send(frame("X", {**EXIT_OK, **exit_fields}), *listing(files, *skipped))
+
+    async def hand_over(self, files: dict[str, bytes]) -> None:
+        """Answer every question about the listed files, for ever."""
+        contents = [files[path] for path in sorted(files)]
+        while True:
+            kind, payload = await self.read()
+            assert kind == "T", kind
+            index = json.loads(payload)["index"]
+            self.asked.append(index)
+            await self.send(*pieces(contents[index]))
 
     async def hung_up(self) -> bool:
         """Wait for the sidecar to close the connection."""

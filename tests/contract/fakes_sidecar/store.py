@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,13 +22,30 @@ class Call:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form as it came: its fields in order, and the bytes of its last one, `file`."""
+
+    fields: dict[str, str]
+    file: bytes
+
+
 class FakeStore:
-    """Keeps what is put; `faults` are played first, one per request, instead of an honest answer."""
+    """Keeps what is put or posted; `faults` are played first, one per request, instead of an honest answer.
+    With `keep_alive` a connection serves any number of requests, otherwise it is closed after the first."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.forms: dict[str, Form] = {}
+        """Posted objects, by key."""
         self.faults: list[Respond] = []
         self.calls: list[Call] = []
+        self.connections = 0
+        self.keep_alive = True
+        self.at_once = 0
+        """Most requests that were being answered at a time."""
+        self.delay = 0.0
+        self._busy = 0
         self.base = ""
 
     def url(self, name: str) -> str:
@@ -35,12 +53,23 @@ class FakeStore:
         return f"{self.base}/{name}?X-Amz-Signature=s3cr3t"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
-            call = await _read(reader)
-            self.calls.append(call)
-            respond = self.faults.pop(0) if self.faults else self._honest
-            await respond(call, writer)
-            await writer.drain()
+            while True:
+                call = await _read(reader)
+                self.calls.append(call)
+                self._busy += 1
+                self.at_once = max(self.at_once, self._busy)
+                try:
+                    await asyncio.sleep(self.delay)
+                    fault = self.faults.pop(0) if self.faults else None
+                    await (fault or self._honest)(call, writer)
+                    await writer.drain()
+                finally:
+                    self._busy -= 1
+                # A fault may be half an answer.
+                if fault is not None or not self.keep_alive:
+                    return
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -51,6 +80,11 @@ class FakeStore:
         if call.method == "PUT":
             self.objects[name] = call.body
             writer.write(head(200, 0))
+            return
+        if call.method == "POST":
+            form = read_form(call)
+            self.forms[form.fields["key"]] = form
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
             return
         data = self.objects.get(name)
         if data is None:
@@ -70,6 +104,26 @@ async def _read(reader: asyncio.StreamReader) -> Call:
     method, target, _version = lines[0].split(" ")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
     return Call(method, target, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
+
+
+def read_form(call: Call) -> Form:
+    """A multipart body, read as strictly as a store would."""
+    kind, _, boundary = call.headers["content-type"].partition("; boundary=")
+    assert kind == "multipart/form-data"
+    fields: dict[str, str] = {}
+    opening = b"--" + boundary.encode()
+    body = call.body
+    while True:
+        assert body.startswith(opening + b"\r\n"), body[:100]
+        part_head, _, body = body[len(opening) + 2 :].partition(b"\r\n\r\n")
+        named = re.fullmatch(rb'Content-Disposition: form-data; name="([^"]+)"(.*)', part_head, re.DOTALL)
+        assert named is not None, part_head
+        if named[1] == b"file":
+            assert body.endswith(b"\r\n" + opening + b"--\r\n"), "file comes last"
+            return Form(fields, body[: -len(opening) - 6])
+        value, _, body = body.partition(b"\r\n" + opening)
+        body = opening + body
+        fields[named[1].decode()] = value.decode()
 
 
 def head(status: int, length: int, extra: str = "") -> bytes:

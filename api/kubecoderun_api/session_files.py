@@ -1,0 +1,192 @@
+"""Which files a session has, read from its resource, and their shapes in LibreChat's protocol. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kubecoderun_api import filenames
+from kubecoderun_crds.files import SkipReason
+from kubecoderun_crds.reasons import Mode
+
+Json = dict[str, Any]
+DETAILS: Final = ("simple", "summary", "full", "normalized")
+"""How much a list of files tells; the first is the default."""
+
+
+@dataclass(frozen=True)
+class SessionFile:
+    """One file that can be used."""
+
+    session: str
+    id: str
+    path: str
+    size: int
+    """Bytes."""
+    modified: str
+    """When it was uploaded, or when the run that made it had ended: RFC 3339 in UTC."""
+    read_only: bool = False
+
+    @property
+    def etag(self) -> str:
+        """As in HTTP. The bytes behind an id never change."""
+        return f'"{self.id}"'
+
+    @property
+    def full_name(self) -> str:
+        """Session, id and extension in one, as lists call it."""
+        return f"{self.session}/{self.id}{filenames.extension(self.path)}"
+
+
+@dataclass(frozen=True)
+class SessionFiles:
+    """All files of one session."""
+
+    live: Mapping[str, SessionFile] = field(default_factory=dict)
+    """Those that can be used, by id."""
+    removed: frozenset[str] = frozenset()
+    """Ids of those that do not exist any more."""
+    expires: datetime | None = None
+    """When all of them go, if the session says so itself."""
+
+
+NOTHING: Final = SessionFiles()
+
+
+def read(resource: Mapping[str, Any], now: datetime) -> SessionFiles:
+    """The files of an ExecutionSession. A session that has expired, or is being deleted, has none."""
+    metadata, spec = resource["metadata"], resource["spec"]
+    status = resource.get("status") or {}
+    expires = _moment(spec.get("expiresAt"))
+    if metadata.get("deletionTimestamp") or (expires is not None and expires <= now):
+        return NOTHING
+    request = spec["request"]
+    if request.get("mode") == Mode.FILES:
+        entries, modified = request.get("files") or [], metadata.get("creationTimestamp")
+    else:
+        entries, modified = status.get("files") or [], (status.get("timings") or {}).get("completed")
+    removed = frozenset(spec.get("removedFiles") or [])
+    session = metadata["name"]
+    live = {
+        entry["id"]: SessionFile(
+            session=session,
+            id=entry["id"],
+            path=entry["path"],
+            size=entry["bytes"],
+            modified=modified or metadata["creationTimestamp"],
+            read_only=bool(entry.get("readOnly")),
+        )
+        for entry in entries
+        if entry["id"] not in removed
+    }
+    return SessionFiles(live, removed, expires)
+
+
+def removal(resource: Mapping[str, Any], file: str) -> list[Json]:
+    """The JSON patch that marks a file of this session as removed.
+
+    It fails rather than undo what others have written since: appending leaves their marks alone, and the
+    first mark of all is only set on the version that has none.
+    """
+    if "removedFiles" in resource["spec"]:
+        return [{"op": "add", "path": "/spec/removedFiles/-", "value": file}]
+    return [
+        {
+            "op": "test",
+            "path": "/metadata/resourceVersion",
+            "value": resource["metadata"]["resourceVersion"],
+        },
+        {"op": "add", "path": "/spec/removedFiles", "value": [file]},
+    ]
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def entry(file: SessionFile, detail: str) -> Json | str:
+    """One element of a list of files."""
+    if detail == "simple":
+        return file.full_name
+    if detail == "normalized":
+        normalized = {
+            "id": file.id,
+            "name": file.path,
+            "storage_session_id": file.session,
+            "size": file.size,
+            "contentType": filenames.content_type(file.path),
+            "lastModified": file.modified,
+        }
+        return normalized | ({"read_only": True} if file.read_only else {})
+    summary = {
+        "name": file.full_name,
+        "size": file.size,
+        "lastModified": file.modified,
+        "etag": file.etag,
+    }
+    if detail == "summary":
+        return summary
+    kind = filenames.content_type(file.path)
+    return summary | {
+        "id": file.id,
+        "storage_session_id": file.session,
+        "session_id": file.session,
+        "contentType": kind,
+        "versionId": None,
+        "metadata": {"content-type": kind, "original-filename": file.path},
+    }
+
+
+def description(file: SessionFile) -> Json:
+    """What is told about a single file."""
+    return {
+        "name": file.full_name,
+        "originalFilename": file.path,
+        "size": file.size,
+        "lastModified": file.modified,
+        "etag": file.etag,
+        "contentType": filenames.content_type(file.path),
+        "readOnly": file.read_only,
+    }
+
+
+def outputs(session: str, status: Mapping[str, Any]) -> list[Json]:
+    """The files in the answer of a run."""
+    return [_output(session, entry) for entry in status.get("files") or []]
+
+
+def _output(session: str, entry: Mapping[str, Any]) -> Json:
+    made: Json = {
+        "id": entry["id"],
+        "name": entry["path"],
+        "storage_session_id": session,
+        "session_id": session,
+    }
+    origin = entry.get("modifiedFrom")
+    if origin:
+        made["modified_from"] = {"id": origin["id"], "storage_session_id": origin["session"]}
+    return made
+
+
+_WHY_SKIPPED: Final[dict[SkipReason, str]] = {
+    "count": "too many files",
+    "size": "too big",
+    "total": "too much together",
+    "depth": "too many directories",
+    "path": "its name cannot be used",
+    "unreadable": "could not be read",
+    "store": "the object store did not take it",
+}
+
+
+def skipped_note(status: Mapping[str, Any]) -> str | None:
+    """A line about new files that were not kept; None if all were."""
+    named = [
+        f"{entry['path']} ({_WHY_SKIPPED.get(entry['reason'], entry['reason'])})"
+        for entry in status.get("skippedFiles") or []
+    ]
+    count = max(int(status.get("skippedFileCount") or 0), len(named))
+    if not count:
+        return None
+    more = [f"and {count - len(named)} more"] if count > len(named) else []
+    return f"{count} new or changed file{'s' if count > 1 else ''} not kept: {', '.join(named + more)}."

@@ -1,0 +1,48 @@
+"""What the sidecar of one run may do with the store: fetch code and inputs before it, put result and files
+after it."""
+
+from typing import Final
+
+from kubecoderun_crds.pool import PoolLimits
+from kubecoderun_operator.orders import Order, Session
+from kubecoderun_operator.storage import Storage
+from kubecoderun_sidecar.protocol import PrepareRequest, ResultTarget, StartRequest
+
+_SLACK_SECONDS: Final = 30.0
+"""For what happens between signing and use: connections, clocks that differ."""
+
+
+def delivery(storage: Storage | None, order: Order, seconds: float) -> PrepareRequest:
+    """The request that gives a run to a pod. seconds: how long the sidecar may take to fetch everything.
+
+    Raises ValueError for an order that needs a store where there is none.
+    """
+    if storage is None:
+        if order.fetches:
+            raise ValueError("no object store is configured")
+        return order.prepare()
+    where, life = order.session, seconds + _SLACK_SECONDS
+    code = storage.code_url(where.namespace, where.name, life) if order.stored else ""
+    inputs = [storage.file_url(where.namespace, file.session, file.id, life) for file in order.inputs]
+    return order.prepare(code, inputs, keep_files=True)
+
+
+def collection(
+    storage: Storage | None, session: Session, limits: PoolLimits, seconds: float, stored_after: float
+) -> StartRequest:
+    """The request that starts a run. seconds: its time limit and how long storing its files may take.
+    stored_after: a run that takes so many seconds gets its result stored."""
+    if storage is None:
+        return StartRequest()
+    life = seconds + _SLACK_SECONDS
+    result = storage.result_url(session.namespace, session.name, life)
+    outputs = None
+    if limits.max_files:
+        outputs = storage.outputs(
+            session.namespace,
+            session.name,
+            files=limits.max_files,
+            file_bytes=limits.max_file_bytes,
+            seconds=life,
+        )
+    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs)
