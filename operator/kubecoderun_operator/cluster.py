@@ -237,7 +237,8 @@ class Cluster:
     async def delete_pod(
         self, namespace: str, name: str, uid: str, grace_seconds: int, version: str | None = None
     ) -> None:
-        """Delete the pod with this uid; with a resourceVersion only if it is unchanged.
+        """Delete the pod with this uid; with a resourceVersion only if it is unchanged (ApiError 409
+        otherwise).
 
         A pod that is gone, or is not this one any more, is no error.
         """
@@ -246,8 +247,8 @@ class Cluster:
         try:
             await self._send(_Call("delete", "pods", _pods(namespace, name), body=body), write=True)
         except ApiError as error:
-            # 409: the preconditions do not hold.
-            if error.status not in (404, 409):
+            # 409: a precondition does not hold.
+            if error.status != 404 and (error.status != 409 or version is not None):
                 raise
 
     # --- lease ------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars, Sidecar
 logger = logging.getLogger(__name__)
 
 _PAUSE: Final = 1.0
+_TRIES: Final = 5
+"""A node may write the pod's status just between the look at its label and the deletion."""
 
 
 class Remover:
@@ -31,8 +33,8 @@ class Remover:
         self._under_way: set[str] = set()
 
     def remove(self, pod: Member, cause: str, *, retire: bool = False) -> None:
-        """Delete a pod. retire: only after its sidecar has confirmed that it has no session, if it
-        answers."""
+        """Delete a pod. retire: only after its sidecar has confirmed that it has no session; without that,
+        only if its label says so at the moment of the deletion."""
         if pod.uid in self._under_way:
             return
         self._under_way.add(pod.uid)
@@ -44,20 +46,19 @@ class Remover:
 
     async def _remove(self, pod: Member, cause: str, retire: bool) -> None:
         try:
-            version = None
-            if retire and pod.usable and await self._bound(pod):
-                version = await self._version_if_warm(pod)
-                if version is None:
+            if retire and pod.usable and not await self._retired(pod):
+                if not await self._deleted_if_warm(pod):
                     return
-            await self._delete(pod, version)
+            else:
+                await self._delete(pod)
             metrics.POD_DELETES.labels(pod.namespace, pod.pool, cause).inc()
         finally:
             self._under_way.discard(pod.uid)
 
-    async def _delete(self, pod: Member, version: str | None) -> None:
+    async def _delete(self, pod: Member) -> None:
         while True:
             try:
-                await self._cluster.delete_pod(pod.namespace, pod.name, pod.uid, self._grace, version)
+                await self._cluster.delete_pod(pod.namespace, pod.name, pod.uid, self._grace)
                 return
             except ApiUnreachableError as error:
                 logger.warning("a pod is not deleted yet", extra=about(pod=pod.name, cause=str(error)))
@@ -66,22 +67,39 @@ class Remover:
                 logger.error("a pod cannot be deleted", extra=about(pod=pod.name, cause=str(error)))
                 return
 
-    async def _bound(self, pod: Member) -> bool:
-        """Whether the sidecar says that a session has the pod. Retired or silent sidecars have none."""
+    async def _retired(self, pod: Member) -> bool:
+        """Whether the sidecar has confirmed that nobody has the pod, or ever will. Silence says nothing."""
         try:
             await self._sidecars.retire(pod)
-        except SidecarUnreachableError:
+        except (SidecarUnreachableError, SidecarRefusedError):
             return False
-        except SidecarRefusedError as error:
-            return error.status == HTTPStatus.CONFLICT
+        return True
+
+    async def _deleted_if_warm(self, pod: Member) -> bool:
+        """Delete the pod, unless its label says that a session has it; that would be another operator's.
+
+        A pod that is bound although its label says warm was prepared for a session by an operator that ended
+        before it could label it. Nothing was started in it, and nothing will be: the retire request has shut
+        out every earlier leader.
+        """
+        for _ in range(_TRIES):
+            version = await self._version_if_warm(pod)
+            if version is None:
+                return False
+            try:
+                await self._cluster.delete_pod(pod.namespace, pod.name, pod.uid, self._grace, version)
+            except ApiError as error:
+                if error.status != HTTPStatus.CONFLICT:
+                    logger.error("a pod cannot be deleted", extra=about(pod=pod.name, cause=str(error)))
+                    return False
+            except ApiUnreachableError:
+                await asyncio.sleep(_PAUSE)
+            else:
+                return True
         return False
 
     async def _version_if_warm(self, pod: Member) -> str | None:
-        """The pod's resourceVersion, if its label still says that it is warm.
-
-        Such a pod was prepared for a session by an operator that ended before it could label it. Nothing was
-        started in it, and nothing will be: the retire request has shut out every earlier leader.
-        """
+        """The pod's resourceVersion, if its label still says that it is warm."""
         try:
             found = await self._cluster.pod(pod.namespace, pod.name)
         except (ApiError, ApiUnreachableError):

@@ -159,7 +159,9 @@ async def test_deleting_what_is_not_there_any_more() -> None:
         await client.delete_pod(NAMESPACE, "a", "uid", 0)
         made = await client.create_pod(pod("a"))
         await client.delete_pod(NAMESPACE, "a", "another-uid", 0)
-        await client.delete_pod(NAMESPACE, "a", made["metadata"]["uid"], 0, version="1")
+        with pytest.raises(ApiError) as caught:
+            await client.delete_pod(NAMESPACE, "a", made["metadata"]["uid"], 0, version="1")
+        assert caught.value.status == 409
         assert len(api.store.all("pods")) == 1
         await client.delete_pod(NAMESPACE, "a", made["metadata"]["uid"], 0)
         assert api.store.all("pods") == []

@@ -68,8 +68,9 @@ async def test_a_warm_pod_is_deleted_only_after_its_sidecar_was_retired() -> Non
         assert all("retire" in sidecar.calls for sidecar in system.node.sidecars.values())
 
 
-async def test_a_pod_that_a_session_holds_is_not_deleted_as_surplus() -> None:
-    """Another operator has assigned it, and the news is late."""
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_pod_that_a_session_holds_is_not_deleted_as_surplus(silent: bool) -> None:
+    """Another operator has assigned it, and the news is late. Its sidecar says so, unless it is silent."""
     async with operating() as system:
         system.pool(replicas=1)
         await system.ready(1)
@@ -77,6 +78,7 @@ async def test_a_pod_that_a_session_holds_is_not_deleted_as_surplus() -> None:
         name = pod["metadata"]["name"]
         system.api.watch_delay = lambda resource: 0.5 if resource == "pods" else 0.0
         system.node.sidecar(name).owner = Owner("session", "somebody")
+        system.node.sidecar(name).unreachable = silent
 
         def label(found: dict[str, Any]) -> dict[str, Any]:
             found["metadata"]["labels"][names.LABEL_STATE] = "assigned"
@@ -84,9 +86,22 @@ async def test_a_pod_that_a_session_holds_is_not_deleted_as_surplus() -> None:
 
         system.api.store.change("pods", "kubecoderun", name, label)
         system.edit_pool(replicas=0)
-        await system.until(lambda: "retire" in system.node.sidecar(name).calls, "asked")
+        if not silent:
+            await system.until(lambda: "retire" in system.node.sidecar(name).calls, "asked")
         await asyncio.sleep(0.3)
         assert name in system.pod_names()
+
+
+async def test_a_surplus_pod_with_a_silent_sidecar_is_deleted_although_its_status_changes() -> None:
+    async with operating() as system:
+        system.pool(replicas=1)
+        await system.ready(1)
+        (pod,) = system.ready_pods()
+        name = pod["metadata"]["name"]
+        system.node.cut_off(name)
+        system.api.faults.append(Fault("delete", "pods", times=2, status=409, reason="Conflict"))
+        system.edit_pool(replicas=0)
+        await system.until(lambda: not system.pods(), "no pods")
 
 
 async def test_a_pod_prepared_by_an_operator_that_ended_is_deleted_as_surplus() -> None:
