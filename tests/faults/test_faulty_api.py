@@ -2,6 +2,7 @@
 gets one answer, no program is started twice, and the pool comes back to its size."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from faults.system import system
 
 WRITES = Match(methods=frozenset({"POST", "PUT", "PATCH", "DELETE"}))
 
+SEEDS = [int(seed) for seed in os.environ.get("KCR_FAULT_SEEDS", "1").split(",")]
 EVENTS = {
     "late": Rule(EventFault.DELAY, share=0.5, seconds=(0.05, 0.8)),
     "dropped": Rule(EventFault.DROP, share=0.08),
@@ -36,7 +38,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", [*EVENTS, *REQUESTS])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_faults(plane: ControlPlane, tmp_path: Path, name: str, seed: int) -> None:
     async with system(plane, tmp_path) as on:
         await on.pool()
