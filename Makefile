@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
+.PHONY: binaries help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: ## measure the running system
 cluster-up: ## only the cluster
 	@cluster/prerequisites.sh
 	@cluster/up.sh
+
+binaries: ## etcd and kube-apiserver, for tests/faults
+	@cluster/control-plane.sh
 
 images: ## build the images whose inputs changed
 	@cluster/images.sh

@@ -105,8 +105,8 @@ class Background:
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
-NEED_BUILDS = ("tests/store",)
-RUNS = ("unit", "clients", "store", "cluster")
+NEED_BUILDS = ("tests/store", "tests/faults")
+RUNS = ("unit", "clients", "store", "faults", "cluster")
 """The pytest runs."""
 
 
@@ -205,7 +205,8 @@ def stages(run: Run, background: Background) -> None:
     run.stage("clients without a cluster", *clients, minutes=20, needs=venv)
     built = background.join(run, minutes=45)
     if venv.passed:
-        run.stage("tests of object stores", *pytest("store", *NEED_BUILDS), minutes=10, needs=built)
+        run.stage("tests of object stores", *pytest("store", "tests/store"), minutes=10, needs=built)
+        run.stage("tests under faults", *pytest("faults", "tests/faults"), minutes=15, needs=built)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:

@@ -117,7 +117,11 @@ _OBJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def random_text(length: int) -> str:
     """That many unpredictable characters of `[a-z0-9]` (5.17 bits each)."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    made = ""
+    while len(made) < length:
+        # Bytes from the largest multiple of 36 on would make some characters likelier than others.
+        made += "".join(_ALPHABET[byte % 36] for byte in secrets.token_bytes(2 * length) if byte < 252)
+    return made[:length]
 
 
 def session_name() -> str:
@@ -149,6 +153,13 @@ def file_id(session: str) -> str:
     Raises ValueError if the session's name is not valid.
     """
     return file_id_prefix(session) + random_text(FILE_ID_LENGTH - FILE_ID_PREFIX_LENGTH)
+
+
+def file_ids(session: str, count: int) -> list[str]:
+    """That many new ids as of `file_id`."""
+    prefix, length = file_id_prefix(session), FILE_ID_LENGTH - FILE_ID_PREFIX_LENGTH
+    drawn = random_text(length * count)
+    return [prefix + drawn[start : start + length] for start in range(0, len(drawn), length)]
 
 
 def is_file_id(text: str) -> bool:

@@ -14,6 +14,11 @@ HANDFUL: Final = 10
 """So many may always go: in a small store they would be a large part of all."""
 
 
+def bound(total: int, share: float) -> float:
+    """How many of so many may go at once, if that is at most this part of all."""
+    return max(float(HANDFUL), share * total)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Seconds since the newest object of a session that was seen, and of one that never was; and the largest
@@ -22,10 +27,6 @@ class Terms:
     seen_seconds: float
     unseen_seconds: float
     share: float
-
-    def bound(self, total: int) -> float:
-        """How many of so many may go at once."""
-        return max(float(HANDFUL), self.share * total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,6 @@ def decide(suspects: Suspects, newest: Mapping[str, float | None], terms: Terms)
         if age is not None and age >= needed:
             old[name] = needed
     would_go = len(old) + len(suspects.ages.keys() - newest.keys())
-    if would_go > terms.bound(suspects.total):
+    if would_go > bound(suspects.total, terms.share):
         return Plan({}, would_go)
     return Plan(old)

@@ -162,8 +162,9 @@ class Settings(BaseSettings):
     """Its secret key."""
     store_virtual_hosts: bool = False
     """Whether the bucket's name is part of the host name; otherwise of the path."""
-    store_uploads: Literal["post", "put"] = "post"
-    """How pods upload files: post, by one form for all; put, by a URL for each, for stores without forms."""
+    store_uploads: Literal["post", "put"] = "put"
+    """How pods upload files: put, by a URL for each; post, by one form for all, where the store reads forms
+    without keeping them in memory."""
     store_ca_file: FilePath | None = None
     """CA certificates for an https store; the system's without it."""
     store_seconds: Seconds = 10.0

@@ -19,6 +19,7 @@ from minio.signer import presign_v4, sign_v4_s3
 from minio.time import to_amz_date
 
 from kubecoderun_crds import names
+from kubecoderun_operator import slots
 from kubecoderun_sidecar.protocol import FileSlot, FormTarget, OutputTarget
 
 _LONGEST_SECONDS: Final = 7 * 86_400
@@ -35,7 +36,7 @@ class StoreAddress:
     bucket: str
     virtual_hosts: bool
     install_id: str
-    uploads: Literal["post", "put"] = "post"
+    uploads: Literal["post", "put"] = "put"
 
 
 class Storage:
@@ -94,9 +95,12 @@ class Storage:
         id_prefix = names.file_id_prefix(session)
         key_prefix = names.session_prefix(self._address.install_id, namespace, session)
         if self._address.uploads == "put":
-            ids = [names.file_id(session) for _ in range(files)]
-            slots = (FileSlot(id, self._presigned("PUT", key_prefix + id, seconds)) for id in ids)
-            return OutputTarget(id_prefix, slots=tuple(slots))
+            ids = names.file_ids(session, files)
+            keys = [key_prefix + id for id in ids]
+            urls = slots.presigned(
+                self._bucket, keys, self._address.region, self._credentials, _life(seconds)
+            )
+            return OutputTarget(id_prefix, slots=tuple(map(FileSlot, ids, urls)))
         expiry = datetime.now(UTC) + timedelta(seconds=_life(seconds))
         policy = PostPolicy(self._address.bucket, expiry)
         policy.add_starts_with_condition("key", key_prefix + id_prefix)

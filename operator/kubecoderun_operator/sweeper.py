@@ -9,13 +9,13 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from kubecoderun_crds import names
-from kubecoderun_operator import lifetimes, metrics, orders
+from kubecoderun_operator import lifetimes, metrics, orders, orphans
 from kubecoderun_operator.allocator import Standing
 from kubecoderun_operator.bucket import StoreError
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
@@ -69,6 +69,10 @@ class Timetable:
             if entry is not None and entry.at == at:
                 due.append(self._entries.pop(uid))
         return due
+
+    def of(self, namespace: str) -> list[Expiry]:
+        """All sessions of a namespace."""
+        return [entry for entry in self._entries.values() if entry.namespace == namespace]
 
     def next_at(self) -> float | None:
         """The earliest time; it may be that of an entry that was replaced."""
@@ -199,6 +203,19 @@ class Sweeper:
                 if since < began and uid not in present:
                     metrics.SWEPT.labels("session-gone").inc()
                     self._desk.gone(uid)
+            self._look_for_deleted(namespace, present)
+
+    def _look_for_deleted(self, namespace: str, present: Set[str]) -> None:
+        """Finished sessions that somebody else has deleted: their objects go now, not when their time had
+        come. If a large part of all is gone, something else is wrong, and the look at the store decides."""
+        kept = [entry for entry in self._timetable.of(namespace) if entry.objects]
+        gone = [entry for entry in kept if entry.uid not in present]
+        if len(gone) > orphans.bound(len(kept), self._tools.settings.orphan_share):
+            logger.warning("many sessions were deleted", extra=about(namespace=namespace, sessions=len(gone)))
+            return
+        for entry in gone:
+            # Each is looked at once more: one that has come since the list was read is still there.
+            self._put(replace(entry, at=time.time(), version=None))
 
     def _knows(self, uid: str) -> bool:
         return uid in self._timetable or self._desk.serves(uid)

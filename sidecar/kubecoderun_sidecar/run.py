@@ -199,7 +199,8 @@ class Run:
         self._conclude(files)
 
     def _note_lost_files(self, detail: str) -> None:
-        if self._ending is not None and self._ending.detail is None:
+        wanted = self._file_target is not None
+        if wanted and self._ending is not None and self._ending.detail is None:
             self._ending = replace(self._ending, detail=f"files could not be collected: {detail}")
 
     def _conclude(self, files: list[OutputFile] | None = None) -> None:

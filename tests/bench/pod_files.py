@@ -185,10 +185,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base:
         for _ in range(chosen.rounds):
             rounds.append(asyncio.run(_measure(port, chosen.megabytes, Path(base))))  # noqa: PERF401
-    print(f"{chosen.megabytes} MB in one file; {MANY} files of 1 kB; medians of {chosen.rounds} rounds")
+    print(f"{chosen.megabytes} MB in one file; {MANY} files of 1 kB; {chosen.rounds} rounds")
+    print(f"{'':40} {'median':>8} {'best':>8} {'worst':>8}")
     for name in rounds[0]:
         values = [one[name] for one in rounds]
-        print(f"{name:40} {statistics.median(values):8.1f}   (worst {max(values):.1f})")
+        print(f"{name:40} {statistics.median(values):8.1f} {min(values):8.1f} {max(values):8.1f}")
     store.terminate()
     store.join()
 

@@ -406,6 +406,33 @@ async def test_a_session_that_somebody_deleted_is_found_by_the_look() -> None:
         await system.until(lambda: not store.objects, "purged")
 
 
+async def test_the_objects_of_a_session_that_somebody_deleted_go_soon() -> None:
+    async with with_store(sweep_sessions_seconds=0.3) as (system, store):
+        kept, gone = system.files(), system.files()
+        for session in (kept, gone):
+            store.put(f"{ROOT}/{session['metadata']['name']}/a", age=100)
+            await system.ended(session)
+        await asyncio.sleep(0.5)
+        assert len(store.objects) == 2
+        system.api.store.delete(names.SESSION_PLURAL, NAMESPACE, gone["metadata"]["name"])
+        await system.until(lambda: len(store.objects) == 1, "purged")
+        await asyncio.sleep(0.5)
+        assert list(store.objects) == [f"{ROOT}/{kept['metadata']['name']}/a"]
+        assert exists(system, kept)
+
+
+async def test_when_many_sessions_vanish_at_once_nothing_is_removed() -> None:
+    async with with_store(sweep_sessions_seconds=0.3) as (system, store):
+        made = [system.files() for _ in range(12)]
+        for session in made:
+            store.put(f"{ROOT}/{session['metadata']['name']}/a", age=100)
+            await system.ended(session)
+        for session in made[:11]:
+            system.api.store.delete(names.SESSION_PLURAL, NAMESPACE, session["metadata"]["name"])
+        await asyncio.sleep(1.0)
+        assert len(store.objects) == 12
+
+
 async def test_a_session_of_files_that_another_process_left_is_deleted_with_its_objects() -> None:
     async with with_store(sweep_sessions_seconds=0.2) as (system, store):
         session = system.files()

@@ -12,11 +12,15 @@ from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from minio import Minio
+from minio.credentials.credentials import Credentials
+from minio.signer import presign_v4
 from pydantic import ValidationError
 
 from kubecoderun_crds import names
-from kubecoderun_operator import signing
+from kubecoderun_operator import signing, slots
 from kubecoderun_operator.log import JsonLines, about
 from kubecoderun_operator.settings import Settings
 from kubecoderun_operator.storage import Storage, StoreAddress
@@ -181,13 +185,41 @@ def test_the_form_of_a_virtual_host() -> None:
     assert outputs.id_prefix == names.file_id_prefix("hello")
 
 
-def test_a_url_for_each_file_where_there_are_no_forms() -> None:
+def signed_by_the_sdk(url: str) -> str:
+    """The SDK's own URL for the PUT of the same key at the same time."""
+    parts, fields = urlsplit(url), parse_qs(urlsplit(url).query)
+    return presign_v4(
+        method="PUT",
+        url=urlsplit(f"{parts.scheme}://{parts.netloc}{parts.path}"),
+        region=fields["X-Amz-Credential"][0].split("/")[2],
+        credentials=Credentials("access", "secret"),
+        date=datetime.strptime(fields["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC),
+        expires=int(fields["X-Amz-Expires"][0]),
+    ).geturl()
+
+
+@given(
+    keys=st.lists(st.text("abcdefghijklmnopqrstuvwxyz0123456789-./", min_size=1, max_size=80), max_size=6),
+    expires=st.integers(1, 604_800),
+    bucket=st.sampled_from(
+        ["http://store:7070/bucket", "https://bucket.s3.example.org/", "https://[::1]:9/b"]
+    ),
+)
+def test_many_urls_are_signed_like_one(keys: list[str], expires: int, bucket: str) -> None:
+    made = list(slots.presigned(urlsplit(bucket), keys, "eu-1", Credentials("access", "secret"), expires))
+    assert len(made) == len(keys)
+    for url in made:
+        assert signed_by_the_sdk(url) == url
+
+
+def test_a_url_for_each_file() -> None:
     outputs = storage(uploads="put").outputs("ns", "hello", files=3, file_bytes=1000, seconds=90)
     assert outputs.form is None
     assert len({slot.id for slot in outputs.slots}) == 3
     for slot in outputs.slots:
         assert slot.id.startswith(outputs.id_prefix)
         assert urlsplit(slot.url).path == f"/bucket/install/ns/hello/{slot.id}"
+        assert signed_by_the_sdk(slot.url) == slot.url
     sent = StartRequest(outputs=outputs)
     assert StartRequest.parse(sent.to_json()) == sent
 
