@@ -24,6 +24,8 @@ class Call:
 
     nonce: str
     code: str
+    url: str
+    """Of the front end."""
     began: float
     seconds: float = 0.0
     status: int = 0
@@ -54,6 +56,8 @@ class Load:
     def __init__(self, urls: Callable[[], Sequence[str]], callers: int, patience: float) -> None:
         """urls: the front ends there are; patience: seconds after which no answer is a lost one."""
         self.calls: list[Call] = []
+        self.account = Account(Counter(), Counter(), 0.0, [])
+        """Filled in when all has come to rest."""
         self._urls = urls
         self._callers = callers
         self._patience = patience
@@ -81,12 +85,13 @@ class Load:
         """One call, waited for."""
         number = next(self._numbers)
         nonce = f"n{caller}x{number}x{time.time_ns()}"
-        call = Call(nonce, f"{PROGRAMS[number % len(PROGRAMS)]}print:{nonce}", time.monotonic())
-        self.calls.append(call)
         urls = self._urls()
+        code = f"{PROGRAMS[number % len(PROGRAMS)]}print:{nonce}"
+        call = Call(nonce, code, urls[number % len(urls)], time.monotonic())
+        self.calls.append(call)
         try:
             async with self._client.post(
-                f"{urls[number % len(urls)]}/exec",
+                f"{call.url}/exec",
                 json={"lang": "py", "code": call.code},
                 timeout=aiohttp.ClientTimeout(total=self._patience),
             ) as response:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from faults.plan import EventFault, Plan, RequestFault, Stroke
 
@@ -127,7 +128,7 @@ class FaultProxy:
             headers.setdefault("Authorization", f"Bearer {self._token}")
         return self._client.request(
             request.method,
-            self._upstream + request.raw_path,
+            URL(self._upstream + request.raw_path, encoded=True),
             data=body or None,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),

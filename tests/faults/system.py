@@ -56,6 +56,17 @@ class System:
 
     # --- programs ---------------------------------------------------------------------------------
 
+    async def with_programs(self, operators: int = 1, front_ends: int = 1) -> None:
+        """The pool, so many operators and front ends; wait until all is ready and the pool full."""
+        await self.pool()
+        for _ in range(operators):
+            await self.operator()
+        for _ in range(front_ends):
+            await self.front_end()
+        for front_end in self.front_ends:
+            await front_end.until_ready()
+        await self.full()
+
     async def operator(
         self, *, keep: bool = True, side: FaultProxy | None = None, **settings: Any
     ) -> OperatorProgram:
@@ -214,22 +225,27 @@ class System:
         """Callers of all front ends."""
         return Load(lambda: [front_end.url for front_end in self.front_ends], callers, patience)
 
-    async def account(self, load: Load, *, full: bool = True) -> Account:
-        """Wait until all sessions have ended and the pool is back at its target; then settle."""
+    async def account(self, load: Load) -> Account:
+        """What became of the calls of a load, once their sessions have ended (or it takes too long)."""
+        codes = {call.code for call in load.calls}
+
+        async def sessions() -> list[Json]:
+            return [
+                session
+                for session in await self.api.items(SESSIONS)
+                if session["spec"]["request"].get("code") in codes
+            ]
 
         async def look() -> bool:
-            sessions = await self.api.items(SESSIONS)
-            return all((session.get("status") or {}).get("phase") in TERMINAL_PHASES for session in sessions)
+            return all(
+                (session.get("status") or {}).get("phase") in TERMINAL_PHASES for session in await sessions()
+            )
 
         try:
-            await self.until(look, "all sessions have ended", SETTLE_SECONDS, every=0.25)
+            await self.until(look, "all sessions have ended", SETTLE_SECONDS, every=0.2)
         except AssertionError:
             print(f"{SETTLE_SECONDS:.0f} s after the load not all sessions have ended", file=sys.stderr)
-        account = settle(load.calls, await self.api.items(SESSIONS), self.node.starts())
-        print(account)
-        if full and not account.broken:
-            await self.full()
-        return account
+        return settle(load.calls, await sessions(), self.node.starts())
 
 
 def _in_short(pod: Json) -> Json:

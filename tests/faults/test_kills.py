@@ -1,14 +1,20 @@
-"""Processes that are killed, stopped or cut off at random moments under load, and pods that die."""
+"""Processes that are killed, stopped or cut off at random moments under load, and pods that die.
+
+After every misfortune: each call has its one answer, no program was started twice, all sessions have ended,
+and the pool is full again.
+"""
 
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 from faults.control_plane import ControlPlane
-from faults.programs import Program
+from faults.load import Account, Load
+from faults.programs import OperatorProgram, Program
 from faults.system import System, system
 from kubecoderun_crds import names
 
@@ -16,54 +22,56 @@ from kubecoderun_crds import names
 async def strike(victims: Sequence[Program], number: signal.Signals, times: int, random: Random) -> None:
     """Send a signal so many times, each time to one of the victims that is alive."""
     for _ in range(times):
-        await asyncio.sleep(random.uniform(0.7, 1.7))
+        await asyncio.sleep(random.uniform(0.5, 1.5))
         alive = [victim for victim in victims if victim.alive]
         if alive:
             random.choice(alive).signal(number)
 
 
-async def with_programs(on: System, operators: int = 1, front_ends: int = 1) -> None:
-    """Start them and wait for a full pool."""
-    await on.pool()
-    for _ in range(operators):
-        await on.operator()
-    for _ in range(front_ends):
-        await on.front_end()
-    for front_end in on.front_ends:
-        await front_end.until_ready()
+@asynccontextmanager
+async def under_load(on: System, *outcomes: str, callers: int = 4) -> AsyncIterator[Load]:
+    """Callers during the block; afterwards all must be in order, and calls have come out in one of these
+    ways."""
+    async with on.load(callers) as load:
+        yield load
+    account = await on.account(load)
+    print(account)
+    assert account.broken == []
+    assert set(account.outcomes) <= set(outcomes)
+    assert account.outcomes["right"] > 0
     await on.full()
+    load.account = account
 
 
-async def test_an_operator_that_is_killed_again_and_again(plane: ControlPlane, tmp_path: Path) -> None:
-    """Its container is restarted in its pod: it goes on at once, and nobody notices but by the clock."""
+async def taken_over(on: System, by: OperatorProgram) -> None:
+    """Wait until this operator holds the Lease."""
+
+    async def look() -> bool:
+        return await on.leader() == by.name
+
+    await on.until(look, f"{by.name} leads", 15)
+
+
+async def test_one_operator(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on:
-        await with_programs(on)
-        async with on.load() as load:
-            await strike(on.operators, signal.SIGKILL, 5, Random(1))
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) == {"right"}
+        await on.with_programs()
+        # Its container is restarted in its pod, and goes on at once: nobody notices but by the clock.
+        async with under_load(on, "right"):
+            await strike(on.operators, signal.SIGKILL, 4, Random(1))
+        starts = on.operators[0].starts
+
+        # The API server is away for longer than the lease lasts. The same process leads again: if it ended,
+        # that would be a crash to the kubelet, which waits ever longer with the next start.
+        async with under_load(on, "right"):
+            await asyncio.sleep(0.5)
+            for side in (on.operator_side, on.api_side):
+                side.freeze()
+            await asyncio.sleep(OperatorProgram.lease_seconds + 1)
+            on.calm()
+        assert on.operators[0].starts == starts
 
 
-async def test_two_operators_of_which_one_is_killed_or_asked_to_stop(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
-    async with system(plane, tmp_path) as on:
-        await with_programs(on, operators=2)
-        for operator in on.operators:
-            operator.new_pod = True
-        async with on.load() as load:
-            await strike(on.operators, signal.SIGTERM, 2, Random(2))
-            await strike(on.operators, signal.SIGKILL, 3, Random(3))
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) == {"right"}
-
-
-async def test_a_leader_that_stands_still_for_longer_than_its_lease(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
-    """The other one takes over. When the first goes on, it finds itself deposed, and writes nothing."""
+async def test_two_operators(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on, on.proxy().serving() as own_side:
         await on.pool()
         first = await on.operator(side=own_side)
@@ -72,105 +80,64 @@ async def test_a_leader_that_stands_still_for_longer_than_its_lease(
         await on.full()
         second = await on.operator()
         await second.until_ready()
-        async with on.load() as load:
-            await asyncio.sleep(1.0)
+
+        # The leader stands still for longer than its lease. When it goes on, it finds itself deposed, and
+        # writes nothing.
+        async with under_load(on, "right"):
+            await asyncio.sleep(0.5)
             first.signal(signal.SIGSTOP)
-
-            async def taken_over() -> bool:
-                return await on.leader() == second.name
-
-            await on.until(taken_over, "the other one leads", 10)
-            await asyncio.sleep(1.0)
+            await taken_over(on, second)
             first.signal(signal.SIGCONT)
             since = time.monotonic()
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(1.5)
         assert [write for write in own_side.writes if write[0] > since] == []
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) == {"right"}
-        assert first.alive
+        assert first.starts == 1
 
-
-async def test_a_leader_that_is_cut_off_from_the_api_server(plane: ControlPlane, tmp_path: Path) -> None:
-    """It can still reach the pods. It stops by itself before the other one begins."""
-    async with system(plane, tmp_path) as on, on.proxy().serving() as own_side:
-        await on.pool()
-        await on.operator(side=own_side)
-        await on.front_end()
-        await on.front_ends[0].until_ready()
-        await on.full()
-        second = await on.operator()
+        second.signal(signal.SIGTERM)
+        await taken_over(on, first)
         await second.until_ready()
-        async with on.load() as load:
-            await asyncio.sleep(1.0)
+
+        # The leader is cut off from the API server, but not from the pods. It stops before the other begins.
+        async with under_load(on, "right"):
+            await asyncio.sleep(0.5)
             own_side.freeze()
+            await taken_over(on, second)
             since = time.monotonic()
-
-            async def taken_over() -> bool:
-                return await on.leader() == second.name
-
-            await on.until(taken_over, "the other one leads", 10)
             own_side.thaw()
-            await asyncio.sleep(2.0)
-        assert [write for write in own_side.writes if write[0] > since + 0.1] == []
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) == {"right"}
-
-
-async def test_an_api_server_that_is_away_for_longer_than_the_lease(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
-    async with system(plane, tmp_path) as on:
-        await with_programs(on)
-        async with on.load() as load:
             await asyncio.sleep(1.0)
-            for side in (on.operator_side, on.api_side):
-                side.freeze()
-            await asyncio.sleep(5.0)
-            on.calm()
-            await asyncio.sleep(2.0)
-        account = await on.account(load)
-        assert account.broken == []
-        assert on.operators[0].starts == 1, "the process is the same: an exit would count as a crash"
+        assert [write for write in own_side.writes if write[0] > since] == []
+
+        # Either is killed or asked to stop, as a new pod each time.
+        first.new_pod = second.new_pod = True
+        async with under_load(on, "right"):
+            await strike(on.operators, signal.SIGTERM, 2, Random(2))
+            await strike(on.operators, signal.SIGKILL, 2, Random(3))
 
 
-async def test_one_of_two_front_ends_is_killed(plane: ControlPlane, tmp_path: Path) -> None:
-    """Its callers lose their connections, the other's notice nothing. Sessions end all the same."""
+async def test_two_front_ends(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on:
-        await with_programs(on, front_ends=2)
-        async with on.load() as load:
-            await strike(on.front_ends[:1], signal.SIGKILL, 2, Random(4))
-            await on.front_ends[0].until_ready()
-            await asyncio.sleep(1.0)
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) <= {"right", "broken", "refused"}
-        spared = [call for number, call in enumerate(load.calls) if call.outcome != "refused" and number % 2]
-        assert spared
+        await on.with_programs(front_ends=2)
+        victim = on.front_ends[0]
+        # Its callers lose their connections, those of the other notice nothing. Sessions end all the same.
+        async with under_load(on, "right", "broken", "refused") as load:
+            await strike([victim], signal.SIGKILL, 2, Random(4))
+            await victim.until_ready()
+        assert {call.outcome for call in load.calls if call.url == on.front_ends[1].url} == {"right"}
+        # Asked to stop, it answers what it has.
+        async with under_load(on, "right", "refused") as load:
+            await strike([victim], signal.SIGTERM, 2, Random(5))
+            await victim.until_ready()
+        assert {call.outcome for call in load.calls if call.url == on.front_ends[1].url} == {"right"}
 
 
-async def test_a_front_end_that_is_asked_to_stop_answers_what_it_has(
-    plane: ControlPlane, tmp_path: Path
-) -> None:
-    async with system(plane, tmp_path) as on:
-        await with_programs(on, front_ends=2)
-        async with on.load() as load:
-            await strike(on.front_ends[:1], signal.SIGTERM, 2, Random(5))
-            await on.front_ends[0].until_ready()
-        account = await on.account(load)
-        assert account.broken == []
-        assert set(account.outcomes) <= {"right", "refused"}
-
-
-async def test_pods_that_die_under_load(plane: ControlPlane, tmp_path: Path) -> None:
+async def test_pods_that_die(plane: ControlPlane, tmp_path: Path) -> None:
     """Whole pods, their sidecars and their runtimes, with a session or without."""
     async with system(plane, tmp_path) as on:
-        await with_programs(on)
+        await on.with_programs()
         random = Random(6)
-        async with on.load() as load:
+        async with under_load(on, "right", "told") as load:
             for _ in range(12):
-                await asyncio.sleep(random.uniform(0.2, 0.6))
+                await asyncio.sleep(random.uniform(0.1, 0.5))
                 pods = [pod for pod in await on.pods() if pod["status"].get("podIP")]
                 if not pods:
                     continue
@@ -180,31 +147,35 @@ async def test_pods_that_die_under_load(plane: ControlPlane, tmp_path: Path) -> 
                         await on.node.vanish(name)
                     case container:
                         await on.node.kill_container(name, container)
-        account = await on.account(load)
-        assert account.broken == []
-        lost = {"SidecarLost", "PodLost", "RuntimeLost", "NodeLost"}
-        assert set(account.reasons) <= {"Succeeded", *lost}
-        assert account.outcomes["told"] <= sum(account.reasons[reason] for reason in lost)
+        assert lost_only(load.account)
+        # Those whose pod died were told so soon.
+        told = [call.seconds for call in load.calls if call.outcome == "told"]
+        assert max(told, default=0.0) < 5.0
+
+
+def lost_only(account: Account) -> bool:
+    """Whether sessions succeeded but for those that lost their pod, and callers were told of just these."""
+    lost = sum(account.reasons[reason] for reason in ("SidecarLost", "PodLost", "RuntimeLost", "NodeLost"))
+    return account.reasons["Succeeded"] + lost == account.reasons.total() and account.outcomes["told"] <= lost
 
 
 async def test_everything_at_once(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on:
-        await with_programs(on, operators=2, front_ends=2)
+        await on.with_programs(operators=2, front_ends=2)
         for operator in on.operators:
             operator.new_pod = True
-        async with on.load(callers=6) as load:
-            random = Random(7)
+        random = Random(7)
+        async with under_load(on, "right", "told", "broken", "refused", callers=6):
             for _ in range(3):
                 await asyncio.gather(
                     strike(on.operators, random.choice((signal.SIGKILL, signal.SIGTERM)), 1, random),
                     strike(on.front_ends, random.choice((signal.SIGKILL, signal.SIGTERM)), 1, random),
-                    _lose_a_pod(on, random),
+                    lose_a_pod(on, random),
                 )
-        account = await on.account(load)
-        assert account.broken == []
 
 
-async def _lose_a_pod(on: System, random: Random) -> None:
+async def lose_a_pod(on: System, random: Random) -> None:
+    """One with a session, if there is one."""
     await asyncio.sleep(random.uniform(0.5, 1.5))
     pods = await on.pods(str(names.PodState.ASSIGNED)) or await on.pods()
     if pods:
