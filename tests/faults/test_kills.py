@@ -118,7 +118,7 @@ async def test_two_front_ends(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on:
         await on.with_programs(front_ends=2)
         victim = on.front_ends[0]
-        # Its callers lose their connections, and are told so until it knows the pools again; those of the other
+        # Its callers lose their connections, and are told so until it knows the pools; those of the other
         # notice nothing. Sessions end all the same.
         async with under_load(on, "right", "told", "broken", "refused") as load:
             await strike([victim], signal.SIGKILL, 2, Random(4))
