@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: binaries help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
+.PHONY: binaries test-faults help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ cluster-up: ## only the cluster
 
 binaries: ## etcd and kube-apiserver, for tests/faults
 	@cluster/control-plane.sh
+
+test-faults: venv binaries ## operator and front end before a real API server, with faults and kills (about 6 minutes)
+	CI=true $(VENV)/python -m pytest -q tests/faults $(ARGS)
 
 images: ## build the images whose inputs changed
 	@cluster/images.sh
