@@ -15,7 +15,7 @@ run: ## everything: cluster, images, deployment, a first answered call (CLUSTER=
 stop: ## take it all away again
 	@cluster/stop.sh
 
-test: ## every test there is, on a cluster of its own; a table of times at the end
+test: ## every test but those under faults, on a cluster of its own; a table of times at the end
 	@python3 cluster/test.py
 
 test-store: venv ## does an S3 store work for KubeCodeRun? KCR_STORE_* say which: docs/object-store.md
