@@ -104,7 +104,7 @@ class Background:
 
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
-NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
+NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client", "tests/chaos")
 NEED_BUILDS = ("tests/store", "tests/faults")
 RUNS = ("unit", "clients", "store", "faults", "cluster")
 """The pytest runs."""
