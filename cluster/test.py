@@ -106,8 +106,8 @@ WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
 NEED_BUILDS = ("tests/store",)
-ON_DEMAND = ("tests/faults",)
-"""Run by a target of their own."""
+ON_DEMAND = ("tests/faults", "tests/chaos")
+"""Run by targets of their own: make test-faults, make chaos."""
 RUNS = ("unit", "clients", "store", "cluster")
 """The pytest runs."""
 

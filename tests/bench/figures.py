@@ -17,6 +17,11 @@ WANTED: Mapping[tuple[str, str], float] = {
     ("sleep10_2kb", "p50_ms"): 35.0,
     ("sleep10_45mb", "p50_ms"): 250.0,
     ("upload_150mb", "growth_mib"): 32.0,
+    ("operator_asked_to_stop", "max_ms"): 2000.0,
+    ("operator_container_killed", "max_ms"): 5000.0,
+    ("operator_pod_killed", "max_ms"): 10_000.0,
+    ("operator_restart_large", "max_ms"): 5000.0,
+    ("operator_restart_large", "idle_writes"): 0.0,
 }
 """What a figure should not exceed, by scenario and name."""
 

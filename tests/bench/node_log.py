@@ -1,11 +1,8 @@
-"""Reads the audit log inside the development cluster's node: the only place that knows that a node is a
-container."""
+"""Reads the audit log inside the development cluster's node."""
 
-import json
-import subprocess
+from e2e.node import Node, NoNodeError
 
 LOG = "/var/log/kubernetes/audit.log"
-ENGINES = ("docker", "podman")
 BATCH_SECONDS = 3.0
 """The API server writes its audit log in batches; after so long everything that has happened is in it."""
 
@@ -20,14 +17,10 @@ class NodeLog:
     def __init__(self, context: str) -> None:
         """`context` is the kubeconfig's current context, `kind-<cluster>` for a kind cluster. Raises
         NoAuditLogError."""
-        if not context.startswith("kind-"):
-            raise NoAuditLogError(
-                f"the cluster {context} is no kind cluster, so its audit log cannot be read"
-            )
-        self._node = f"{context.removeprefix('kind-')}-control-plane"
-        self._engine = next((engine for engine in ENGINES if self._runs(engine)), None)
-        if self._engine is None:
-            raise NoAuditLogError(f"no container {self._node} runs in docker or podman")
+        try:
+            self._node = Node(context)
+        except NoNodeError as error:
+            raise NoAuditLogError(f"{error}, so its audit log cannot be read") from None
         self._start = self._size()
 
     def lines(self) -> list[str]:
@@ -40,17 +33,8 @@ class NodeLog:
     def _size(self) -> int:
         return int(self._inside("stat", "-c", "%s", LOG))
 
-    def _runs(self, engine: str) -> bool:
-        try:
-            asked = [engine, "inspect", "--type", "container", self._node]
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
-            return done.returncode == 0 and bool(json.loads(done.stdout)[0]["State"]["Running"])
-        except (OSError, ValueError, LookupError, subprocess.TimeoutExpired):
-            return False
-
     def _inside(self, *command: str) -> str:
-        asked = [str(self._engine), "exec", self._node, *command]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode != 0:
-            raise NoAuditLogError(f"{' '.join(command)} in {self._node}: {done.stderr.strip()[:200]}")
-        return done.stdout
+        try:
+            return self._node.inside(*command)
+        except NoNodeError as error:
+            raise NoAuditLogError(str(error)) from None

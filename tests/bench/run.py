@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.costs import api_writes, idle_memory
 from bench.figures import Scenario
 from bench.files import download_50, slow_exec, upload_150
+from bench.large_restart import large_restart
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
 from bench.readiness import pod_ready
 from bench.report import facts, table
 from bench.system import System
+from bench.takeover import asked_to_stop, container_killed, pod_killed
 from e2e.deployment import Deployment, NotDeployedError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +43,10 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "sleep10_45mb": (10, 2, lambda system, n, _t: slow_exec(system, "sleep10_45mb", 45 << 20, n)),
     "download_50_parallel": (5, 2, lambda system, n, _t: download_50(system, n)),
     "upload_150mb": (5, 1, lambda system, n, _t: upload_150(system, n)),
+    "operator_asked_to_stop": (10, 2, lambda system, n, _t: asked_to_stop(system, n)),
+    "operator_container_killed": (10, 2, lambda system, n, _t: container_killed(system, n)),
+    "operator_pod_killed": (10, 2, lambda system, n, _t: pod_killed(system, n)),
+    "operator_restart_large": (5, 2, lambda _system, n, _t: large_restart(n)),
     "throughput_1": (1, 1, lambda system, _n, seconds: throughput(system, 1, seconds)),
     "throughput_4": (1, 1, lambda system, _n, seconds: throughput(system, 4, seconds)),
 }

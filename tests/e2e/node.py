@@ -1,0 +1,55 @@
+"""The node of a development cluster from inside: the only place that knows that it is a container."""
+
+import json
+import subprocess
+from typing import Final
+
+ENGINES: Final = ("docker", "podman")
+
+
+class NoNodeError(Exception):
+    """The cluster's node is no container of this machine. The text says why."""
+
+
+class Node:
+    """The one node of a kind cluster."""
+
+    def __init__(self, context: str) -> None:
+        """context: the kubeconfig's current one, `kind-<cluster>` for a kind cluster. Raises NoNodeError."""
+        if not context.startswith("kind-"):
+            raise NoNodeError(f"the cluster {context} is no kind cluster")
+        self.name = f"{context.removeprefix('kind-')}-control-plane"
+        engine = next((engine for engine in ENGINES if self._runs(engine)), None)
+        if engine is None:
+            raise NoNodeError(f"no container {self.name} runs in docker or podman")
+        self._engine = engine
+
+    def command(self, *command: str) -> list[str]:
+        """A command of this machine that runs one inside."""
+        return [self._engine, "exec", self.name, *command]
+
+    def inside(self, *command: str, seconds: float = 60.0) -> str:
+        """What a command inside writes. Raises NoNodeError if it fails."""
+        done = subprocess.run(
+            self.command(*command), capture_output=True, text=True, timeout=seconds, check=False
+        )
+        if done.returncode != 0:
+            raise NoNodeError(f"{' '.join(command)} in {self.name}: {done.stderr.strip()[:200]}")
+        return done.stdout
+
+    def kill_container(self, container_id: str) -> None:
+        """SIGKILL for all processes of a container of a pod; containerID as the pod's status has it."""
+        bare = container_id.rpartition("/")[2]
+        self.inside("ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", bare)
+
+    def restart_kubelet(self) -> None:
+        """Also makes it forget how long it wanted to wait with containers that have crashed."""
+        self.inside("systemctl", "restart", "kubelet")
+
+    def _runs(self, engine: str) -> bool:
+        try:
+            asked = [engine, "inspect", "--type", "container", self.name]
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+            return done.returncode == 0 and bool(json.loads(done.stdout)[0]["State"]["Running"])
+        except (OSError, ValueError, LookupError, subprocess.TimeoutExpired):
+            return False
