@@ -37,9 +37,8 @@ def counted(system: System, context: str, n: int) -> Scenario:
 
     Earlier sessions are waited for first: their removal is none of these runs' writes.
     """
-    removed(
-        system, {session["metadata"]["name"] for session in system.kube.items(SESSIONS) if short(session)}
-    )
+    passing = filter(is_passing, system.kube.items(SESSIONS))
+    removed(system, {session["metadata"]["name"] for session in passing})
     system.rest()
     time.sleep(BATCH_SECONDS)
     log, caller = NodeLog(context), Caller(system.front_end)
