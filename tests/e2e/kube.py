@@ -53,6 +53,14 @@ class Kube:
             assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done
 
+    def forward(self, namespace: str, target: str, ports: str) -> subprocess.Popen[bytes]:
+        """`kubectl port-forward`, until the process is ended."""
+        where = ["--namespace", namespace, "port-forward", "--address", "127.0.0.1", target, ports]
+        return subprocess.Popen(
+            [self._kubectl, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "KUBECONFIG": str(self._deployment.kubeconfig)},
+        )  # fmt: skip
+
     def apply(self, *objects: Object) -> None:
         """`kubectl apply` of the given objects."""
         self.kubectl(

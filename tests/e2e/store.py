@@ -2,7 +2,6 @@
 
 import base64
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,12 +37,7 @@ def object_store(kube: Kube) -> Iterator[ObjectStore]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    target = [f"service/{SERVICE}", f"{port}:{PORT}"]
-    forward = subprocess.Popen(
-        ["kubectl", "-n", SYSTEM_NAMESPACE, "port-forward", "--address", "127.0.0.1", *target],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    forward = kube.forward(SYSTEM_NAMESPACE, f"service/{SERVICE}", f"{port}:{PORT}")
     try:
         eventually(lambda: _open(port), "the store's port is forwarded")
         yield ObjectStore(Minio(f"127.0.0.1:{port}", access, hidden, region="us-east-1", secure=False))
