@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: binaries help run stop test test-store lint bench chaos cluster-up images deploy venv crds constraints clean
+.PHONY: binaries chaos test-faults help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ run: ## everything: cluster, images, deployment, a first answered call (CLUSTER=
 stop: ## take it all away again
 	@cluster/stop.sh
 
-test: ## every test there is, on a cluster of its own; a table of times at the end
+test: ## every test but those under faults, on a cluster of its own; a table of times at the end
 	@python3 cluster/test.py
 
 test-store: venv ## does an S3 store work for KubeCodeRun? KCR_STORE_* say which: docs/object-store.md
@@ -38,6 +38,9 @@ cluster-up: ## only the cluster
 
 binaries: ## etcd and kube-apiserver, for tests/faults
 	@cluster/control-plane.sh
+
+test-faults: venv binaries ## operator and front end before a real API server, with faults and kills (about 6 minutes)
+	CI=true $(VENV)/python -m pytest -q tests/faults $(ARGS)
 
 images: ## build the images whose inputs changed
 	@cluster/images.sh

@@ -7,6 +7,7 @@ import pytest
 from contract.fakes_api.apiserver import ended, succeeded
 from contract.fakes_api.system import running
 from kubecoderun_api import cluster
+from kubecoderun_api.pools import PoolBook
 from kubecoderun_crds import names
 
 SESSIONS = names.SESSION_PLURAL
@@ -228,8 +229,8 @@ async def test_readiness_follows_the_watch_and_the_pools() -> None:
         assert (await system.request("GET", "/readyz")).status == 200
 
 
-async def test_exec_before_the_pools_are_known_gets_503() -> None:
+async def test_exec_before_the_pools_are_known_gets_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PoolBook, "known", False)  # or a watch that is quick would know them
     async with running(ready=False) as system:
-        system.services.pools._known = False
         reply = await system.exec()
         assert (reply.status, reply.json["error"]) == (503, "service_unavailable")

@@ -271,8 +271,8 @@ async def test_a_pod_that_dies_while_it_fetches_is_replaced_by_another() -> None
         (dying,) = on.node.of_session(uid)
         dying.unreachable = True
         for side in on.node.sidecars.values():
-            assert side.fetching is not None
-            side.fetching.set()
+            if side.fetching is not None:  # replacements have come meanwhile, and fetch nothing
+                side.fetching.set()
         status = await on.ended(session)
         assert (status["phase"], status["attempts"]) == ("Succeeded", 2)
 

@@ -282,7 +282,7 @@ async def test_many_sessions_at_once_each_have_a_pod_of_their_own() -> None:
         sessions = [system.session(f"sleep:0.05 print:{number}") for number in range(50)]
         pods = set()
         for number, session in enumerate(sessions):
-            status = await system.ended(session, seconds=20)
+            status = await system.ended(session, seconds=60)
             assert status["result"]["stdout"] == str(number)
             pods.add(status["pod"]["uid"])
         assert len(pods) == 50

@@ -179,12 +179,12 @@ async def test_files_come_back_however_the_program_ends(
 
 async def test_a_program_that_goes_on_writing_is_ended_first(tmp_path: Path) -> None:
     code = """
-import os, sys
+import os, time
 if os.fork() == 0:
     os.setsid()
     f = open("grows", "ab", 0)
-    while True: f.write(b"x" * 1000)
-import time; time.sleep(0.5)
+    while True: f.write(b"x" * 1000); time.sleep(0.001)
+time.sleep(0.5)
 """
     async with fake_store() as store, pod(tmp_path) as (_sidecar, client, _runner):
         result = await run(store, client, code)

@@ -118,13 +118,14 @@ async def test_two_front_ends(plane: ControlPlane, tmp_path: Path) -> None:
     async with system(plane, tmp_path) as on:
         await on.with_programs(front_ends=2)
         victim = on.front_ends[0]
-        # Its callers lose their connections, those of the other notice nothing. Sessions end all the same.
-        async with under_load(on, "right", "broken", "refused") as load:
+        # Its callers lose their connections, and are told so until it knows the pools; those of the other
+        # notice nothing. Sessions end all the same.
+        async with under_load(on, "right", "told", "broken", "refused") as load:
             await strike([victim], signal.SIGKILL, 2, Random(4))
             await victim.until_ready()
         assert {call.outcome for call in load.calls if call.url == on.front_ends[1].url} == {"right"}
         # Asked to stop, it answers what it has.
-        async with under_load(on, "right", "refused") as load:
+        async with under_load(on, "right", "told", "refused") as load:
             await strike([victim], signal.SIGTERM, 2, Random(5))
             await victim.until_ready()
         assert {call.outcome for call in load.calls if call.url == on.front_ends[1].url} == {"right"}
