@@ -88,6 +88,8 @@ class Allocator:
         self._by_session: dict[str, str] = {}
         self._labelled: dict[str, set[str]] = {}
         self._queue: OrderedDict[str, Waiting] = OrderedDict()
+        self._turned_up: dict[str, None] = {}
+        """Sessions in the queue of which a pod turned out to carry the label already."""
         self._gone: OrderedDict[str, float] = OrderedDict()
 
     # --- what the watch says ----------------------------------------------------------------------
@@ -147,7 +149,13 @@ class Allocator:
         return None
 
     def grants(self) -> Iterator[tuple[str, Member]]:
-        """Reserve ready pods for waiting sessions, first come first served, until either runs out."""
+        """Pods for waiting sessions: their own that have turned up, then ready ones, now reserved, first come
+        first served, until either runs out."""
+        while self._turned_up:
+            session, _ = self._turned_up.popitem()
+            uid = self._by_session.get(session)
+            if uid is not None and self._queue.pop(session, None) is not None:
+                yield session, self._seats[uid].member
         while self._ready and self._queue:
             session = next(iter(self._queue))
             yield session, self._serve(session)
@@ -269,7 +277,12 @@ class Allocator:
         seat.session, seat.standing = session, standing
         if session:
             self._by_session.setdefault(session, seat.member.uid)
-        self._queue.pop(session, None)
+        if standing is Standing.RESERVED:
+            self._queue.pop(session, None)
+        elif session in self._queue:
+            # A patch of an operator that has ended, or whose answer was lost, has landed. Nobody but the queue
+            # knows who waits for this session's pod.
+            self._turned_up[session] = None
 
     def _sort(self, seat: Seat) -> None:
         if seat.standing is Standing.FREE and seat.member.usable:

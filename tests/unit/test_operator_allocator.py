@@ -107,6 +107,27 @@ def test_another_operator_has_taken_a_reserved_pod() -> None:
     assert allocator.claim("s1", 9.0).name == "b"  # type: ignore[union-attr]
 
 
+def test_a_session_that_waits_gets_a_pod_that_turns_out_to_be_its_own() -> None:
+    """An operator that has ended had sent the patch; it landed when the session already waited elsewhere."""
+    allocator = with_pods("a")
+    allocator.claim("other", 9.0)
+    assert allocator.claim("s1", 9.0) is None
+    allocator.observe(pod("a", version=7, state="assigned", session_uid="s1"))
+    assert [(session, found.name) for session, found in allocator.grants()] == [("s1", "a")]
+    assert allocator.waiting == 0
+    assert list(allocator.grants()) == []
+
+
+def test_a_session_goes_on_waiting_when_its_own_pod_is_gone_again() -> None:
+    allocator = with_pods("a")
+    allocator.claim("other", 9.0)
+    allocator.claim("s1", 9.0)
+    allocator.observe(pod("a", version=7, state="assigned", session_uid="s1"))
+    allocator.forget("uid-a", now=1.0)
+    assert list(allocator.grants()) == []
+    assert allocator.overdue(9.0) == ["s1"]
+
+
 def test_a_gone_pod_stays_gone_until_its_tombstone_is_old() -> None:
     allocator = with_pods("a")
     allocator.forget("uid-a", now=100.0)

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from kubecoderun_crds.names import PodState
 from kubecoderun_operator.allocator import Allocator, Standing
@@ -64,9 +72,18 @@ class Histories(RuleBasedStateMachine):
         """Sessions that are not over."""
         self.excess = 0
         """Pods made because an expectation expired although its pod existed."""
+        self.in_flight: list[tuple[str, str]] = []
+        """Patches (session, pod) that a process had sent when it was killed; they may still land."""
+        self.stray: dict[str, str] = {}
+        """Session by pod: where such a patch has landed."""
         self.deletions: list[str] = []
         """Requests to delete pods that are on their way; until they land, the pods look as before."""
         self.start_process()
+
+    @initialize(replicas=st.integers(1, 3), max_pods=st.sampled_from([1, 2, 8]))
+    def pool_is_made(self, replicas: int, max_pods: int) -> None:
+        """Small ones are where sessions wait."""
+        self.target = replace(self.target, replicas=replicas, max_pods=max_pods)
 
     def start_process(self) -> None:
         self.allocator = Allocator()
@@ -83,6 +100,12 @@ class Histories(RuleBasedStateMachine):
 
     def hand_out(self, session: str, pod: Member) -> None:
         assert pod.uid not in self.handed_out, "a pod was handed out twice"
+        if self.stray.get(pod.uid) == session:
+            # It carries the session's label already: the patch finds that out, and the session has its pod.
+            assert session not in self.bound
+            self.handed_out.add(pod.uid)
+            self.bound[session] = self.truth.pods[pod.uid].uid if pod.uid in self.truth.pods else pod.uid
+            return
         assert session not in self.reserved
         assert pod.usable
         self.handed_out.add(pod.uid)
@@ -156,6 +179,8 @@ class Histories(RuleBasedStateMachine):
         """It is done, or was deleted, wherever it is."""
         self.alive.discard(session)
         self.allocator.withdraw(session)
+        for stray in [pod for pod, owner in self.stray.items() if owner == session]:
+            self.deletions.append(stray)  # the sweeper finds a pod whose session is over
         uid = self.bound.pop(session, None) or self.reserved.pop(session, None)
         if uid is not None:
             self.allocator.spend(uid)
@@ -286,15 +311,34 @@ class Histories(RuleBasedStateMachine):
 
     # --- a crash -------------------------------------------------------------------------------------
 
-    @rule()
-    def operator_is_killed(self) -> None:
-        """A new process knows what a list shows. Sessions whose pod carries their label go on there."""
+    @rule(patches=st.sampled_from(["not sent", "land at once", "land later"]), backwards=st.booleans())
+    def operator_is_killed(self, patches: str, backwards: bool) -> None:
+        """A new process knows what a list shows. Sessions whose pod carries their label go on there. The list
+        has its own order, not that of their arrival."""
+        if patches != "not sent":
+            self.in_flight += self.reserved.items()
         self.start_process()
         for pod in list(self.truth.pods.values()):
             self.observe(pod, False)
-        for session in sorted(self.alive):
+        for session in sorted(self.alive, reverse=backwards):
             if session not in self.bound:
                 self.claim(session)
+        while self.in_flight and patches == "land at once":
+            self.patch_of_a_killed_operator_lands(0)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(choice=st.integers(0, 99))
+    def patch_of_a_killed_operator_lands(self, choice: int) -> None:
+        """Nobody hears the answer; what the label says is seen by the watch. Nothing was started."""
+        session, uid = self.in_flight.pop(choice % len(self.in_flight))
+        pod = self.truth.pods.get(uid)
+        if pod is None or pod.state != PodState.WARM or pod.deleting:
+            return
+        self.truth.owners.setdefault(uid, set()).add(session)
+        self.stray[uid] = session
+        self.truth.put(replace(pod, state=PodState.ASSIGNED, session_uid=session))
+        if session not in self.alive:
+            self.deletions.append(uid)
 
     # --- what must hold ------------------------------------------------------------------------------
 
@@ -314,6 +358,12 @@ class Histories(RuleBasedStateMachine):
         for pod in self.allocator.members():
             assert pod.version >= self.newest.get(pod.uid, 0)
             self.newest[pod.uid] = pod.version
+
+    @invariant()
+    def no_session_is_forgotten(self) -> None:
+        """It has a pod, is being given one, or waits for one."""
+        for session in self.alive:
+            assert session in self.bound or session in self.reserved or session in self.allocator._queue
 
     @invariant()
     def queue_and_ready_pods_never_meet(self) -> None:
