@@ -23,20 +23,25 @@ async function run(code, extra = {}, injected = {}, using = tool) {
   }
 }
 
-/** Calls through the ToolNode LibreChat uses, which feeds the session of one call into the next. */
+/** What the model reads when a call went through the ToolNode: errors are messages there. */
+const read = ({ content, status }) => ({ content, status });
+
+/** One call after the other through one ToolNode. */
 async function throughToolNode(programs) {
-  const { AIMessage } = lc.packagesIn(order.agents)('@langchain/core/messages');
   const sessions = new Map();
-  const node = new agents.ToolNode({ tools: [tool], toolMap: new Map([[tool.name, tool]]), sessions, trace: false });
+  const call = lc.toolNode(order, agents, tool, sessions);
   const contents = [];
-  for (const [index, code] of programs.entries()) {
-    const call = { id: `c${index}`, name: tool.name, type: 'tool_call', args: { lang: 'py', code } };
-    const message = new AIMessage({ content: '', tool_calls: [call] });
-    const answer = await node.invoke(
-      { messages: [message] }, { configurable: { thread_id: 't1', run_id: 'r1' } });
-    contents.push((answer.messages ?? answer)[0].content);
-  }
+  for (const code of programs) contents.push((await call({ lang: 'py', code }))[0].content);
   return { contents, session: sessions.get('execute_code')?.session_id ?? null };
+}
+
+/** Two calls of one message at the same time, and then one that uses the files of both. */
+async function parallelFiles() {
+  const call = lc.toolNode(order, agents, tool);
+  const write = (name) => ({ lang: 'py', code: `open("${name}", "w").write("this is ${name}")\nprint("made")` });
+  await call(write('left.txt'), write('right.txt'));
+  const code = 'for name in ("left", "right"):\n    print(open(name + ".txt").read())';
+  return (await call({ lang: 'py', code }))[0].content;
 }
 
 const scenarios = {
@@ -54,7 +59,13 @@ const scenarios = {
     const second = await run('print("two")', {}, { session_id: first.artifact.session_id, _injected_files: [] });
     return { first, second };
   },
+  signal: () => run('import os, signal\nprint("before", flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)'),
+  manyLines: () => run('for n in range(40000):\n    print(f"line {n:05}")'),
   toolNode: () => throughToolNode(['print("first")', '1/0', 'print("third")']),
+  toolNodeRefused: async () => read((await lc.toolNode(order, agents, toolWith('not-the-key'))({ lang: 'py', code: '1' }))[0]),
+  toolNodeUnsupported: async () => read((await lc.toolNode(order, agents, tool)({ lang: 'f90', code: 'end' }))[0]),
+  toolNodeEmpty: async () => read((await lc.toolNode(order, agents, tool)({ lang: 'py', code: '' }))[0]),
+  toolNodeParallel: parallelFiles,
 };
 
 async function play() {

@@ -19,8 +19,11 @@ print("png", hashlib.sha256(open("plot.png", "rb").read()).hexdigest())
 with open("${CSV}", "a") as table:
     table.write("4,100\\n")
 print("added")`;
-const AGAIN = `import pandas as pd
-print("now", pd.read_csv("${CSV}")["sold"].sum())`;
+const AGAIN = `import os, pandas as pd
+print("now", pd.read_csv("${CSV}")["sold"].sum())
+os.makedirs("out/deep")
+open("out/deep/notes é.txt", "w").write("kept")`;
+const NESTED = `print("notes", open("/mnt/data/out/deep/notes é.txt").read())`;
 
 const order = lc.readOrder();
 process.env.LIBRECHAT_CODE_BASEURL = order.base;
@@ -64,8 +67,9 @@ carriers.host = (attached) => {
 /** The model names the session of the call before, whose files the tool then lists; the host gives the attached one. */
 carriers.model = (attached) => {
   let previous = {};
+  const call = lc.toolNode(order, agents, toolWith([attached]));
   return async (code) => {
-    const message = await toolWith([attached]).invoke(lc.toolCall({ lang: 'py', code, ...previous }));
+    const [message] = await call({ lang: 'py', code, ...previous });
     previous = { session_id: message.artifact.session_id };
     return message;
   };
@@ -73,21 +77,10 @@ carriers.model = (attached) => {
 
 /** ToolNode keeps the files of all calls; the host only says once which are attached. */
 carriers.ToolNode = (attached) => {
-  const { AIMessage } = lc.packagesIn(order.agents)('@langchain/core/messages');
-  const tool = toolWith(undefined);
-  const sessions = new Map([['execute_code', {
-    session_id: attached.storage_session_id ?? attached.session_id, files: [attached], lastUpdated: Date.now(),
-  }]]);
-  const node = new agents.ToolNode({ tools: [tool], toolMap: new Map([[tool.name, tool]]), sessions, trace: false });
-  let number = 0;
-  return async (code) => {
-    number += 1;
-    const call = { id: `c${number}`, name: tool.name, type: 'tool_call', args: { lang: 'py', code } };
-    const answer = await node.invoke(
-      { messages: [new AIMessage({ content: '', tool_calls: [call] })] },
-      { configurable: { thread_id: 't1', run_id: 'r1' } });
-    return (answer.messages ?? answer)[0];
-  };
+  const session = attached.storage_session_id ?? attached.session_id;
+  const sessions = new Map([['execute_code', { session_id: session, files: [attached], lastUpdated: Date.now() }]]);
+  const call = lc.toolNode(order, agents, toolWith(undefined), sessions);
+  return async (code) => (await call({ lang: 'py', code }))[0];
 };
 
 async function play() {
@@ -99,10 +92,12 @@ async function play() {
   const second = await call(USE);
   const changed = await fetched(second.artifact, CSV);
   const third = await call(AGAIN);
+  const fourth = await call(NESTED);
+  const messages = [first, second, third, fourth];
   return {
     upload: file.answer, modified, plot, changed,
-    contents: [first, second, third].map((message) => message.content),
-    artifacts: [first, second, third].map((message) => message.artifact),
+    contents: messages.map((message) => message.content),
+    artifacts: messages.map((message) => message.artifact),
   };
 }
 

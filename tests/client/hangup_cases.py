@@ -9,7 +9,7 @@ header announces.
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from client.packages import ALWAYS_TAINTS_FROM, AXIOS, GENERATIONS, Generation
+from client.packages import ALWAYS_TAINTS_FROM, AXIOS, HANGUP_GENERATIONS, Generation
 
 RUN_SECONDS: Final = 9.0
 POOL_SECONDS: Final = 5.0
@@ -172,7 +172,7 @@ def other_calls(made: Collection, axios: str) -> None:
 
 def the_tool(made: Collection) -> None:
     """The same with the tool that models call."""
-    for generation in GENERATIONS:
+    for generation in HANGUP_GENERATIONS:
         for cure in CURES:
             made.add(
                 f"{cure}, execute_code of {generation.agents}",

@@ -20,17 +20,40 @@ const readOrder = () => JSON.parse(fs.readFileSync(0, 'utf8'));
 /** `require` as the packages of a folder see it. */
 const packagesIn = (folder) => createRequire(path.join(folder, 'package.json'));
 
-/** The file of the tool: of versions up to 2.4 all that can be loaded without packages of others. */
-const toolFile = (folder) => path.join(folder, 'node_modules/@librechat/agents/dist/cjs/tools/CodeExecutor.cjs');
+/** One file of the client package. */
+const packageFile = (folder, name) => path.join(folder, 'node_modules/@librechat/agents/dist/cjs/tools', name);
 
-/** The whole client package of a folder, or what can be had of it. */
+/** The file of the tool. */
+const toolFile = (folder) => packageFile(folder, 'CodeExecutor.cjs');
+
+/** The whole client package of a folder; of versions up to 2.4, whose main file needs packages of others, its parts. */
 function clientPackage(folder) {
   try {
     return packagesIn(folder)('@librechat/agents');
   } catch (error) {
     if (error.code !== 'MODULE_NOT_FOUND') throw error;
-    return require(toolFile(folder));
+    return { ...require(toolFile(folder)), ...require(packageFile(folder, 'ToolNode.cjs')) };
   }
+}
+
+/**
+ * Tool calls through the ToolNode of the client, which is what LibreChat's graph runs. Returns a function that takes
+ * the arguments of one or more calls of one message of the model, and resolves to their messages.
+ */
+function toolNode(order, agents, tool, sessions = new Map()) {
+  const { AIMessage } = packagesIn(order.agents)('@langchain/core/messages');
+  const node = new agents.ToolNode({ tools: [tool], toolMap: new Map([[tool.name, tool]]), sessions, trace: false });
+  let number = 0;
+  return async (...calls) => {
+    const asked = calls.map((args) => {
+      number += 1;
+      return { id: `c${number}`, name: tool.name, type: 'tool_call', args };
+    });
+    const answer = await node.invoke(
+      { messages: [new AIMessage({ content: '', tool_calls: asked })] },
+      { configurable: { thread_id: 't1', run_id: 'r1' } });
+    return answer.messages ?? answer;
+  };
 }
 
 /** What a tool is made with: older versions take the key, newer ones the headers to send. */
@@ -103,6 +126,6 @@ const finish = (promise) =>
     .catch((error) => process.stderr.write(`${error.stack}\n`, () => process.exit(1)));
 
 module.exports = {
-  USER, readOrder, packagesIn, toolFile, clientPackage, keyParameters, toolCall, headers,
+  USER, readOrder, packagesIn, toolFile, clientPackage, toolNode, keyParameters, toolCall, headers,
   upload, summary, lastModified, download, reference, wait, finish,
 };

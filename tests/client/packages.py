@@ -64,6 +64,8 @@ class Generation:
     carrier: str
     """What brings the files of one call into the next of a turn: the `model`, which names the session, or
     `ToolNode`."""
+    errors: str
+    """What the model reads of an answer that is an error: its `status`, its `body` as well, or `words`."""
 
     @property
     def style(self) -> dict[str, str]:
@@ -87,16 +89,17 @@ HTTP: Final = PackageSet(
 """The libraries whose connections meet in one pool of one process."""
 
 GENERATIONS: Final = (
-    Generation("3.0.50", "1.12.1", "session_id", "parameter", "model"),
-    Generation("3.9.2", "1.18.1", "storage_session_id", "header", "ToolNode"),
+    Generation("2.4.85", "1.8.2", "session_id", "parameter", "model", "status"),
+    Generation("3.0.50", "1.12.1", "session_id", "parameter", "model", "status"),
+    Generation("3.1.63", "1.12.1", "session_id", "parameter", "ToolNode", "status"),
+    Generation("3.1.77", "1.13.2", "session_id", "parameter", "ToolNode", "status"),
+    Generation("3.2.57", "1.16.1", "storage_session_id", "header", "ToolNode", "body"),
+    Generation("3.9.2", "1.18.1", "storage_session_id", "header", "ToolNode", "words"),
 )
-"""One of the old ones, and the newest. What these tests know how to drive besides, a line each:
+"""One version of each generation of the client, from the oldest to the newest."""
 
-    Generation("2.4.85", "1.8.2", "session_id", "parameter", "model"),
-    Generation("3.1.63", "1.12.1", "session_id", "parameter", "ToolNode"),
-    Generation("3.1.77", "1.13.2", "session_id", "parameter", "ToolNode"),
-    Generation("3.2.57", "1.16.1", "storage_session_id", "header", "ToolNode"),
-"""
+HANGUP_GENERATIONS: Final = tuple(each for each in GENERATIONS if each.agents in ("3.0.50", "3.9.2"))
+"""Those the hang-up is played with: what matters for it, axios and node-fetch, are packages of their own."""
 
 
 def cache_folder() -> Path:

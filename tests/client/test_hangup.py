@@ -17,7 +17,7 @@ import pytest
 from client.conftest import Install
 from client.hangup_cases import CLOSING, CURES, EARLIEST, LATEST_SECONDS, RUN_SECONDS, Case, all_cases
 from client.node_program import run_node
-from client.packages import GENERATIONS, HTTP
+from client.packages import HANGUP_GENERATIONS, HTTP
 from client.sleeping import finish_later
 from contract.fakes_api.apiserver import Json, api_server
 from contract.fakes_api.program import Program, started
@@ -43,7 +43,7 @@ class Play:
 def play(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Play:
     """All cases, played."""
     folders = {"http": str(install(HTTP))}
-    folders |= {each.agents: str(install(each.packages)) for each in GENERATIONS}
+    folders |= {each.agents: str(install(each.packages)) for each in HANGUP_GENERATIONS}
     return asyncio.run(_play(folders, tmp_path_factory.mktemp("front-ends")))
 
 
@@ -84,7 +84,7 @@ def _orders(folders: dict[str, str], ports: dict[str, int]) -> list[Json]:
     A process pools its connections by address, and the loopback interface has many: each case gets its own.
     """
     numbers = itertools.count(256)
-    makers = [None, *GENERATIONS]
+    makers = [None, *HANGUP_GENERATIONS]
     orders: list[Json] = []
     for maker in makers:
         cases = []

@@ -6,11 +6,13 @@ file the connection had been used before, and the run was lost after five second
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from typing import Any, Final
 
 import pytest
 
 from client.conftest import Client
+from client.packages import HANGUP_GENERATIONS
 from e2e.watching import InvariantWatcher
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("invariants")]
@@ -36,6 +38,9 @@ def results(client: Client, invariants: InvariantWatcher) -> Results:
         return dict(zip(pairs, threads.map(play, pairs), strict=True))
 
 
+@pytest.mark.parametrize(
+    "client", HANGUP_GENERATIONS, ids=attrgetter("agents"), indirect=True, scope="module"
+)
 @pytest.mark.parametrize("maker", CLIENTS)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment(results: Results, experiment: str, maker: str) -> None:

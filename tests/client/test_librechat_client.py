@@ -13,15 +13,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("invariants")]
 Result = dict[str, Any]
 WITH_TOOL_NODE = [each for each in GENERATIONS if each.carrier == "ToolNode"]
 SCENARIOS = (
-    "hello", "error", "silent", "args", "pandas", "long", "concurrent", "continuity", "wrongKey", "language"
+    "hello", "error", "silent", "args", "pandas", "long", "signal", "manyLines", "concurrent", "continuity",
+    "wrongKey", "language",
+    "toolNode", "toolNodeRefused", "toolNodeUnsupported", "toolNodeEmpty", "toolNodeParallel",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def results(client: Client, invariants: InvariantWatcher) -> dict[str, Result]:
     """What each scenario of driver.cjs returned; one process plays them all, as the package loads slowly."""
-    more = ("toolNode",) if client.generation.carrier == "ToolNode" else ()
-    played: dict[str, Result] = client.run("driver.cjs", scenarios=SCENARIOS + more)
+    played: dict[str, Result] = client.run("driver.cjs", scenarios=SCENARIOS)
     return played
 
 
@@ -72,24 +73,65 @@ def test_a_second_call_names_the_first_session(results: dict[str, Result]) -> No
     assert first["artifact"]["session_id"] != second["artifact"]["session_id"]
 
 
-def test_wrong_key(results: dict[str, Result]) -> None:
+def test_a_signal(results: dict[str, Result]) -> None:
+    assert "before" in results["signal"]["content"]
+    assert "SIGSEGV" in results["signal"]["content"]
+
+
+def test_very_long_output_is_shortened_in_the_middle(results: dict[str, Result]) -> None:
+    content = results["manyLines"]["content"]
+    assert "line 00000" in content
+    assert "line 39999" in content
+    assert "bytes omitted" in content
+
+
+def test_wrong_key(results: dict[str, Result], client: Client) -> None:
     """The newest versions tell the model in words, older ones with the status."""
     result = results["wrongKey"]
     assert result["thrown"]
-    assert "not authorized" in result["message"] or "401" in result["message"]
+    assert _tells(client, result["message"], 401, "not authorized")
 
 
 def test_a_language_without_a_pool(results: dict[str, Result], client: Client) -> None:
     """The newest client tells the model not to try again, instead of calling it a passing trouble."""
     result = results["language"]
     assert result["thrown"]
-    if client.generation.agents == "3.9.2":
-        assert "permanent" in result["message"]
+    assert _tells(client, result["message"], 400, "permanent")
 
 
-@pytest.mark.parametrize("client", WITH_TOOL_NODE, ids=attrgetter("agents"), indirect=True)
-def test_through_the_tool_node(results: dict[str, Result]) -> None:
+def test_through_the_tool_node(results: dict[str, Result], client: Client) -> None:
     result = results["toolNode"]
     for content, expected in zip(result["contents"], ("first", "ZeroDivisionError", "third"), strict=True):
         assert expected in content
-    assert len(result["session"]) == 21
+    carried = client.generation.carrier == "ToolNode"
+    assert (result["session"] is not None) == carried
+    assert not carried or len(result["session"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status", "words"),
+    [
+        ("toolNodeRefused", 401, "not authorized"),
+        ("toolNodeUnsupported", 400, "permanent"),
+        ("toolNodeEmpty", 400, "rejected"),
+    ],
+)
+def test_errors_through_the_tool_node(
+    results: dict[str, Result], client: Client, scenario: str, status: int, words: str
+) -> None:
+    """The model gets a message and may go on; the conversation does not break."""
+    result = results[scenario]
+    assert result["status"] == "error"
+    assert _tells(client, result["content"], status, words)
+
+
+@pytest.mark.parametrize("client", WITH_TOOL_NODE, ids=attrgetter("agents"), indirect=True)
+def test_files_of_two_calls_at_once_are_there_for_the_next(results: dict[str, Result]) -> None:
+    content = results["toolNodeParallel"]
+    assert "this is left.txt" in content
+    assert "this is right.txt" in content
+
+
+def _tells(client: Client, message: str, status: int, words: str) -> bool:
+    """Whether a message tells an error in the way of the version."""
+    return (words if client.generation.errors == "words" else str(status)) in message

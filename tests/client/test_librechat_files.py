@@ -73,3 +73,8 @@ def test_a_changed_input_is_a_new_file_of_the_same_name(told: dict[str, Any]) ->
 
 def test_the_call_after_that_reads_the_changed_one(told: dict[str, Any]) -> None:
     assert "now 142" in told["contents"][2]
+
+
+def test_a_file_in_a_folder_is_there_for_the_call_after(told: dict[str, Any]) -> None:
+    assert "out/deep/notes é.txt" in [file["name"] for file in told["artifacts"][2]["files"]]
+    assert "notes kept" in told["contents"][3]
