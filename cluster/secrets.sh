@@ -20,5 +20,6 @@ secret() {
 }
 
 secret kubecoderun-signing private.key "$(head -c 32 /dev/urandom | base64 -w0)"
+secret kubecoderun-relay relay.key "$(random_hex 24)"
 secret kubecoderun-store access-key "kcr$(random_hex 8)" secret-key "$(random_hex 24)"
 secret kubecoderun-api-keys api-keys "kcr-$(random_hex 24)"

@@ -123,6 +123,13 @@ def busy(reason: str, retry_after_seconds: int, text: str = "No sandbox is free 
     )
 
 
+def accepted(session: str) -> Answer:
+    """202 for a run that was handed in without waiting for its end."""
+    events = f"/exec/{session}/events"
+    body = {"session_id": session, "status": "accepted", "result": f"/exec/{session}", "events": events}
+    return Answer(202, body, "Submitted", headers={"preference-applied": "respond-async"})
+
+
 def not_run(session: str, lines: Sequence[str]) -> Answer:
     """200 for a program that was not run for a reason its author can mend; the first line says which."""
     body = _exec_body(session, stderr=_with_lines("", lines), message=lines[0])
@@ -157,6 +164,24 @@ def from_status(
         return _fault(reason or "Unknown", fault)
     missing = wants_stored(status) and stored is None
     return Answer(200, _program_body(session, reason, status, stored, missing), reason)
+
+
+def has_output(status: Mapping[str, Any]) -> bool:
+    """Whether a program has run, so that there may be output of it."""
+    return _has_result(status.get("result") or {})
+
+
+def whole_output(
+    status: Mapping[str, Any], stored: Mapping[str, Any] | None, name: str
+) -> tuple[bytes | None, int]:
+    """All bytes of one stream of a run that ended, None if some were not kept; and how many there were."""
+    result = status.get("result") or {}
+    total = int(result.get(f"{name}Bytes") or 0)
+    if not result.get(f"{name}Truncated"):
+        return _bytes(result, name), total
+    if stored and not (stored.get(name) or {}).get("truncated"):
+        return _stored_bytes(stored, name), total
+    return None, total
 
 
 def _has_result(result: Mapping[str, Any]) -> bool:

@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from kubecoderun_api.answers import Answer
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
+SESSION_HEADER: Final = b"kcr-session-id"
+"""Names the session while it runs: with the status line of a slow answer. Then its output can be watched."""
 CLOSE: Final = (b"connection", b"close")
 
 
@@ -80,6 +82,7 @@ class ExecResponse(Response):
         super().__init__()
         self._run = run
         self._session = session
+        self._session_header = (SESSION_HEADER, session.encode())
         self._requested_at = requested_at
         self._policy = policy
         self._exchange = exchange
@@ -122,7 +125,8 @@ class ExecResponse(Response):
             if last_space is None:
                 self._exchange.late = True
                 self._on_late()
-                await send({"type": "http.response.start", "status": 200, "headers": [JSON_TYPE]})
+                headers = [JSON_TYPE, self._session_header]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
             last_space = loop.time()
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
 
@@ -131,7 +135,8 @@ class ExecResponse(Response):
             body = _compact(answer.late_body(self._session))
         else:
             body = _compact(answer.body)
-            headers = [JSON_TYPE, (b"content-length", str(len(body)).encode())]
+            length = str(len(body)).encode()
+            headers = [JSON_TYPE, (b"content-length", length), self._session_header]
             headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

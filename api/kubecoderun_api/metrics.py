@@ -94,6 +94,15 @@ class Metrics:
             ["how"],
             registry=self.registry,
         )
+        self.watchers = Gauge(
+            f"{prefix}_watchers", "Clients that watch a run in progress", registry=self.registry
+        )
+        self.relay_questions = Counter(
+            f"{prefix}_relay_questions",
+            "Questions to operators about output, by HTTP status, or 0 without an answer",
+            ["status"],
+            registry=self.registry,
+        )
         self.store_failures = Counter(
             f"{prefix}_store_failures",
             "Transfers that failed for good",

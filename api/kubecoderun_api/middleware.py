@@ -3,7 +3,7 @@
 import json
 import re
 from asyncio import get_running_loop
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,8 +25,10 @@ def normal_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def route_of(path: str, routes: Iterable[str]) -> str | None:
+def route_of(path: str, routes: Collection[str]) -> str | None:
     """The route that a normal path belongs to; a part of a route in braces stands for any part of a path."""
+    if path in routes:
+        return path
     parts = path.split("/")
     for route in routes:
         wanted = route.split("/")

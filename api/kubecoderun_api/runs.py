@@ -39,6 +39,27 @@ async def run(
     return answer
 
 
+async def submit(
+    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+) -> Answer:
+    """Hand a program in as a new session of that name, which nobody waits for. Every failure is an answer."""
+    try:
+        inputs = await _inputs(services, files)
+        request = await _request(services, session, call, inputs, pool)
+        longest = pool.longest_wait(call.timeout_seconds) + services.settings.wait_slack_seconds
+        lifetime = timedelta(seconds=longest + pool.ttl_seconds)
+        await services.sessions.submit(session, request, lifetime=lifetime)
+        answer = answers.accepted(session)
+    except MissingInputs as error:
+        answer = answers.not_run(session, references.complaint(error.missing))
+    except NoResult as error:
+        answer = answers.own_fault(error.name)
+    except StoreError:
+        answer = answers.own_fault("UploadFailed")
+    services.metrics.runs.labels(call.language, answer.reason).inc()
+    return answer
+
+
 async def _answer(
     services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
 ) -> Answer:

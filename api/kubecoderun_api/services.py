@@ -14,14 +14,17 @@ from kubecoderun_api.inputs import Inputs
 from kubecoderun_api.lifetimes import Lifetimes
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.pools import PoolBook
+from kubecoderun_api.relay import Relay
 from kubecoderun_api.removals import Removals
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.settings import Authentication, Settings
 from kubecoderun_api.signing import StoreAccess
 from kubecoderun_api.storage import Store
 from kubecoderun_api.uploads import Uploads
+from kubecoderun_api.watchers import Watchers
 from kubecoderun_api.watching import PoolSource, Watch
 from kubecoderun_crds import names
+from kubecoderun_crds.relay import key_of
 
 _LAST_CHORES_SECONDS: Final = 5.0
 
@@ -71,6 +74,16 @@ class Services:
             at_once=settings.uploads_at_once,
             lifetime=lifetime,
         )
+        self.relay = Relay(settings.relay_url, _relay_key(settings), self.metrics)
+        self.watchers = Watchers(
+            self.sessions,
+            self.store,
+            self.relay,
+            self.metrics,
+            namespace=settings.namespace,
+            retry_after_seconds=settings.retry_after_seconds,
+            leaving=lambda: self.draining or self.sessions.stopping,
+        )
         self.removals = Removals(self.cluster, self.sessions, self.store)
         self.pools = PoolBook()
         self.pool_watch = Watch(
@@ -90,6 +103,7 @@ class Services:
         """Connect and start watching. An API server that does not answer yet only delays readiness."""
         await self.cluster.open()
         await self.store.open()
+        await self.relay.open()
         self._watches = [
             asyncio.create_task(self.sessions.watch.run()),
             asyncio.create_task(self.pool_watch.run()),
@@ -110,6 +124,7 @@ class Services:
         for task in (*self._watches, *self.unseen):
             task.cancel()
         await asyncio.gather(*self._watches, *self.unseen, return_exceptions=True)
+        await self.relay.close()
         await self.store.close()
         await self.cluster.close()
         log.event("stopped")
@@ -122,6 +137,11 @@ class Services:
             "pools not known": not self.pools.known,
         }
         return [reason for reason, holds in reasons.items() if holds]
+
+
+def _relay_key(settings: Settings) -> bytes | None:
+    """Raises OSError or RelayError for a file that does not hold a key."""
+    return key_of(settings.relay_key_file.read_text()) if settings.relay_key_file else None
 
 
 def _store_access(settings: Settings) -> StoreAccess | None:

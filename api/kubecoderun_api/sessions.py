@@ -171,10 +171,20 @@ class Sessions:
 
         Raises NoResult if that fails. Then, and if this is cancelled, it is deleted in the background.
         """
+        expires = datetime.now(UTC) + lifetime
+        await self._hand_in(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
+
+    async def submit(self, name: str, request: Json, *, lifetime: timedelta) -> None:
+        """Create a session with that name and spec.request that runs whether or not anybody waits for it.
+
+        Raises NoResult if that fails. Then, and if this is cancelled, it is deleted in the background.
+        """
+        await self._hand_in(name, {"request": request}, datetime.now(UTC) + lifetime)
+
+    async def _hand_in(self, name: str, spec: Json, expires: datetime) -> None:
         if self.stopping:
             raise NoResult("ShuttingDown")
-        expires = datetime.now(UTC) + lifetime
-        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
+        body = self._manifest(name, spec, expires)
         waiter = self._waiters[name] = _Waiter(name)
         settled = False
         try:

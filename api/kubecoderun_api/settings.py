@@ -130,6 +130,20 @@ class Settings(BaseSettings):
         default=5, ge=1, le=3600, description="Retry-After of a 429 after a pool had no pod"
     )
 
+    # --- watching runs
+    watchers_at_once: int = Field(
+        default=256, ge=0, le=10_000, description="clients that watch a run at once; above it 429"
+    )
+    relay_url: str | None = Field(
+        default=None,
+        pattern=r"^http://[^/@?#]+/?$",
+        description="address that stands for all operators, which tell the output of runs in progress; "
+        "without it watchers see the phase and the result only",
+    )
+    relay_key_file: Path | None = Field(
+        default=None, description="file with the key that is shared with the operators; needed with relay_url"
+    )
+
     # --- files
     max_upload_bytes: int = Field(
         default=150 * MEBIBYTE,
@@ -194,6 +208,8 @@ class Settings(BaseSettings):
     def _complete(self) -> Self:
         if self.auth is Authentication.KEYS and self.api_keys_file is None:
             raise ValueError("KCR_API_KEYS_FILE is needed unless KCR_AUTH is none")
+        if self.relay_url is not None and self.relay_key_file is None:
+            raise ValueError("KCR_RELAY_URL needs KCR_RELAY_KEY_FILE")
         if self.store_endpoint is not None and (
             self.store_access_key is None or self.store_secret_key is None
         ):

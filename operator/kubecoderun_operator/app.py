@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import kopf
 
+from kubecoderun_crds.relay import key_of
 from kubecoderun_operator import handlers, orders, recovery
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.bucket import Bucket
@@ -18,6 +19,7 @@ from kubecoderun_operator.members import Member, member, version_of
 from kubecoderun_operator.orphans import Terms
 from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
+from kubecoderun_operator.relay import Relay
 from kubecoderun_operator.remover import Remover
 from kubecoderun_operator.results import Results
 from kubecoderun_operator.sessions import Desk
@@ -87,6 +89,7 @@ class App:
         self.registry = Registry(self._tools, self._pod_news)
         self.sweeper = Sweeper(self._tools, self.registry)
         self.desk = Desk(self._tools, self.registry, self.sweeper)
+        self.relay = _relay(settings, self.desk, self._sidecars)
         self.ready = asyncio.Event()
         """Set when this process leads, has taken over, and watches."""
         self._stopping = asyncio.Event()
@@ -251,6 +254,12 @@ class _AllTasks(Collection[asyncio.Task[Any]]):
 
     def __len__(self) -> int:
         return len(asyncio.all_tasks())
+
+
+def _relay(settings: Settings, desk: Desk, sidecars: Sidecars) -> Relay | None:
+    if settings.relay_key_file is None:
+        return None
+    return Relay(desk, sidecars, key_of(settings.relay_key_file.read_text()))
 
 
 def _storage(settings: Settings) -> Storage | None:

@@ -1,16 +1,17 @@
-"""The port for the kubelet and for Prometheus: /healthz, /readyz, /metrics."""
+"""The port of the operator: /healthz and /readyz for the kubelet, /metrics, and the relay for front ends."""
 
 from collections.abc import Callable
 
 from aiohttp import web
 
 from kubecoderun_operator import metrics
+from kubecoderun_operator.relay import Relay
 
 
 class Health:
     """Answers for one process. A standby is ready too: it does its job by waiting."""
 
-    def __init__(self, host: str, port: int, healthy: Callable[[], str]) -> None:
+    def __init__(self, host: str, port: int, healthy: Callable[[], str], relay: Relay | None = None) -> None:
         """healthy: empty, or what is wrong."""
         self._host, self._port = host, port
         self._healthy = healthy
@@ -18,6 +19,8 @@ class Health:
         app.router.add_get("/healthz", self._answer)
         app.router.add_get("/readyz", self._answer)
         app.router.add_get("/metrics", _metrics)
+        if relay is not None:
+            relay.add_to(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     async def start(self) -> None:

@@ -71,6 +71,12 @@ SIDECAR_REQUESTS: Final = Counter(
     ("call", "code"),
     registry=REGISTRY,
 )
+RELAY_REFUSALS: Final = Counter(
+    "kubecoderun_relay_refusals_total",
+    "Questions of front ends about output that were not answered, by why.",
+    ("error",),
+    registry=REGISTRY,
+)
 RECOVERED: Final = Counter(
     "kubecoderun_recovered_sessions_total",
     "Unfinished sessions found at a start, by what was done: Run, Prepare, Attach, Lost.",

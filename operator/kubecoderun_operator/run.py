@@ -57,6 +57,8 @@ class Run:
         self.began = time.monotonic()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
+        self.under_way = asyncio.Event()
+        """The program has been started, as far as is known: its output can be asked for."""
         self._fresh = fresh
         self._vanished = vanished
         self._tools = tools
@@ -72,6 +74,11 @@ class Run:
         self._started = False
         self._broken = 0
         self._marks: dict[str, float] = {}
+
+    @property
+    def pod(self) -> Member | None:
+        """The pod that the session has."""
+        return self._held.pod if self._held is not None else None
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -255,6 +262,7 @@ class Run:
             return Outcome(Reason.CANCELLED)
         self._record.name_pod(held.pod)
         self._started = True
+        self.under_way.set()
         if self.session.cancel:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
         self._mark("binding")

@@ -85,6 +85,10 @@ class Desk:
         """Whether the session is being served."""
         return uid in self._runs
 
+    def run_of(self, uid: str) -> Run | None:
+        """The run of a session while it is being served."""
+        return self._runs.get(uid)
+
     def running(self, namespace: str) -> dict[str, float]:
         """Sessions being served in a namespace, with the time (monotonic) at which that began."""
         return {uid: run.began for uid, run in self._runs.items() if run.session.namespace == namespace}

@@ -44,9 +44,12 @@ class Settings(BaseSettings):
     http_host: str = "0.0.0.0"
     """Address of the port for health checks and metrics."""
     http_port: int = Field(default=8080, ge=0, le=65535)
-    """Port for /healthz, /readyz and /metrics."""
+    """Port for /healthz, /readyz, /metrics, and for front ends that ask for output."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level of log lines."""
+    relay_key_file: FilePath | None = None
+    """File with the key that front ends sign with when they ask for the output of runs in progress; without
+    it they get none."""
 
     # --- leadership ------------------------------------------------------------------------------
     lease_seconds: Seconds = 8.0

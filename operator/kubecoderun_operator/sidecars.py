@@ -118,6 +118,15 @@ class Sidecars:
         """End the run; its stream ends with reason Cancelled."""
         await self._ask("POST", protocol.PATH_CANCEL, pod, owner, b"{}")
 
+    async def output(self, pod: Member, owner: str, request: protocol.OutputRequest) -> protocol.OutputAnswer:
+        """What the program has written beyond some offsets; waits for more as the request says."""
+        seconds = request.wait_seconds + self._limits.answer
+        answer = await self._ask("POST", protocol.PATH_OUTPUT, pod, owner, request.to_json(), seconds)
+        try:
+            return protocol.OutputAnswer.parse(answer)
+        except ProtocolError:
+            raise SidecarUnreachableError("output: the answer is malformed") from None
+
     async def retire(self, pod: Member) -> None:
         """Take the pod out of service for ever; refused with 409 if a session has it."""
         await self._ask("POST", protocol.PATH_RETIRE, pod, pod.uid, b"{}")

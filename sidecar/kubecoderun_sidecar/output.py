@@ -97,6 +97,15 @@ class OutputKeeper:
             if len(self._tail) > 2 * size:
                 del self._tail[:-size]
 
+    def since(self, offset: int, most: int) -> tuple[int, bytes]:
+        """At most `most` bytes from `offset` on, and where they begin: later than asked for when the bytes
+        between are not kept, at the end of the stream when there is nothing more."""
+        if offset < len(self._head):
+            return offset, bytes(self._head[offset : offset + most])
+        first = self._total - len(self._tail)
+        at = min(max(offset, first), self._total)
+        return at, bytes(self._tail[at - first : at - first + most])
+
     def kept(self) -> Kept:
         """What is kept so far."""
         return Kept(bytes(self._head), bytes(self._tail[-self._tail_size :]), self._total)

@@ -9,6 +9,7 @@ from kubecoderun_sidecar.answers import Refusal, RuntimeState, StateAnswer
 from kubecoderun_sidecar.binding import Binding, BoundElsewhereError, NotBoundError, StaleEpochError
 from kubecoderun_sidecar.delivery import InputFailedError, batches, check_paths
 from kubecoderun_sidecar.dialogue import DeliveryFault
+from kubecoderun_sidecar.glance import OutputAnswer, OutputRequest
 from kubecoderun_sidecar.listing import Listing
 from kubecoderun_sidecar.protocol import Caller, PrepareRequest, StartRequest
 from kubecoderun_sidecar.run import Run
@@ -96,6 +97,13 @@ class Pod:
             raise RefusedError(409, _NOT_PREPARED)
         run.start(request)
         return run
+
+    async def output(self, caller: Caller, request: OutputRequest) -> OutputAnswer:
+        """What the program has written so far."""
+        run = self._owned(caller)
+        if run is None:
+            raise RefusedError(409, _NOT_PREPARED)
+        return await run.output(request)
 
     def cancel(self, caller: Caller) -> None:
         """End the run, whatever it is doing."""

@@ -32,6 +32,7 @@ from kubecoderun_sidecar.answers import (
     parse_event,
 )
 from kubecoderun_sidecar.fields import Fields, ProtocolError, decode_object, encode_object
+from kubecoderun_sidecar.glance import OutputAnswer, OutputRequest, Piece
 from kubecoderun_sidecar.signing import (
     CLOCK_SKEW_SECONDS,
     EXPIRES_AHEAD_SECONDS,
@@ -50,7 +51,8 @@ __all__ = [
     "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
     "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
     "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode",
-    "InputFile", "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason",
+    "InputFile", "Limits", "OutputAnswer", "OutputFile",
+    "OutputRequest", "OutputTarget", "Owner", "Piece", "PrepareRequest", "ProtocolError", "Reason",
     "Refusal",
     "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
     "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
@@ -63,6 +65,7 @@ PATH_READY = "/readyz"
 PATH_STATE = "/v1/state"
 PATH_PREPARE = "/v1/prepare"
 PATH_START = "/v1/start"
+PATH_OUTPUT = "/v1/output"
 PATH_CANCEL = "/v1/cancel"
 PATH_RETIRE = "/v1/retire"
 

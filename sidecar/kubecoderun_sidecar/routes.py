@@ -10,10 +10,12 @@ from contextlib import aclosing
 
 from kubecoderun_sidecar.answers import Finished, Refusal, event_line
 from kubecoderun_sidecar.fields import ProtocolError
+from kubecoderun_sidecar.glance import OutputRequest
 from kubecoderun_sidecar.pod import Pod, RefusedError
 from kubecoderun_sidecar.protocol import (
     PATH_CANCEL,
     PATH_HEALTH,
+    PATH_OUTPUT,
     PATH_PREPARE,
     PATH_READY,
     PATH_RETIRE,
@@ -54,6 +56,7 @@ class Routes:
             PATH_STATE: ("GET", self._state),
             PATH_PREPARE: ("POST", self._prepare),
             PATH_START: ("POST", self._start),
+            PATH_OUTPUT: ("POST", self._output),
             PATH_CANCEL: ("POST", self._cancel),
             PATH_RETIRE: ("POST", self._retire),
         }
@@ -120,6 +123,10 @@ class Routes:
             self._streams -= 1
             if not self._streams:
                 self.quiet.set()
+
+    async def _output(self, caller: Caller, request: Request, connection: Connection) -> None:
+        found = await self._pod.output(caller, OutputRequest.parse(request.body))
+        await connection.reply(200, found.to_json())
 
     async def _cancel(self, caller: Caller, _request: Request, connection: Connection) -> None:
         self._pod.cancel(caller)

@@ -22,6 +22,7 @@ from kubecoderun_sidecar.clock import rfc3339
 from kubecoderun_sidecar.collection import Collector
 from kubecoderun_sidecar.conclusion import Ending, assemble, must_store, preview, store_result
 from kubecoderun_sidecar.dialogue import ExitReport
+from kubecoderun_sidecar.glance import PIECE_BYTES, OutputAnswer, OutputRequest, Piece
 from kubecoderun_sidecar.listing import Listing
 from kubecoderun_sidecar.output import OutputKeeper
 from kubecoderun_sidecar.protocol import (
@@ -67,6 +68,8 @@ class Run:
         self._result: RunResult | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._waiters: set[asyncio.Future[bool]] = set()
+        self._watchers: set[asyncio.Future[bool]] = set()
+        """Those who wait for output: apart from the others, who are not to be woken by each piece of it."""
         self._work: asyncio.Task[None] | None = None
 
     @property
@@ -119,6 +122,21 @@ class Run:
             elif not await self._changed(HEARTBEAT_SECONDS):
                 yield [Heartbeat()]
 
+    async def output(self, request: OutputRequest) -> OutputAnswer:
+        """Output beyond what the asker has: at once if there is some or the run has finished, otherwise when
+        there is, or when its time is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + request.wait_seconds
+        while True:
+            pieces = [
+                Piece(*kept.since(offset, PIECE_BYTES), kept.total)
+                for kept, offset in zip(self._outputs, (request.stdout, request.stderr), strict=True)
+            ]
+            left = until - loop.time()
+            if self._result is not None or any(piece.data for piece in pieces) or left <= 0:
+                return OutputAnswer(self.state, pieces[0], pieces[1])
+            await self._changed(left, self._watchers)
+
     async def finished(self) -> None:
         """Wait for the result."""
         while self._result is None:
@@ -136,6 +154,8 @@ class Run:
 
     def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
         self._outputs[is_stderr].add(chunk)
+        for watcher in self._watchers:
+            _resolve(watcher, True)
 
     def on_exit(self, report: ExitReport) -> None:
         reason = report.reason(cancel_asked=self._cancel_asked)
@@ -246,19 +266,20 @@ class Run:
         self._timers.clear()
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in (*self._waiters, *self._watchers):
             _resolve(waiter, True)
 
-    async def _changed(self, seconds: float | None) -> bool:
-        """Wait for the next change; False when `seconds` pass without one."""
+    async def _changed(self, seconds: float | None, among: set[asyncio.Future[bool]] | None = None) -> bool:
+        """Wait for the next change; False when `seconds` pass without one. `among`: with whom to wait."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(seconds, _resolve, waiter, False) if seconds is not None else None
-        self._waiters.add(waiter)
+        waiters = self._waiters if among is None else among
+        waiters.add(waiter)
         try:
             return await waiter
         finally:
-            self._waiters.discard(waiter)
+            waiters.discard(waiter)
             if timer is not None:
                 timer.cancel()
 

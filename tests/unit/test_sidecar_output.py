@@ -174,3 +174,25 @@ def test_binary_output_is_cut_like_text() -> None:
     assert captured.base64 is not None
     assert captured.truncated
     assert captured.bytes == 5000
+
+
+@given(
+    data=st.binary(max_size=6000),
+    sizes=st.lists(st.integers(1, 3000), max_size=6),
+    offset=st.integers(0, 7000),
+    most=st.integers(1, 4000),
+)
+def test_output_since_an_offset_is_exact(data: bytes, sizes: list[int], offset: int, most: int) -> None:
+    keeper, place = OutputKeeper(LIMIT), 0
+    for size in [*sizes, len(data)]:
+        keeper.add(data[place : place + size])
+        place = min(place + size, len(data))
+    at, piece = keeper.since(offset, most)
+    assert piece == data[at : at + len(piece)]
+    assert len(piece) <= most
+    assert at == min(offset, len(data)) or at > offset, "nothing is told twice"
+    kept = LIMIT - LIMIT // 4
+    if offset < kept:
+        assert at == min(offset, len(data)), "the beginning is always there"
+    if offset < len(data):
+        assert piece, "what comes later is told even if something is missing before it"

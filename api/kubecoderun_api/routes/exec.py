@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import answers, log, references, runs, wire
 from kubecoderun_api.answers import Answer
-from kubecoderun_api.connection import ExecResponse
+from kubecoderun_api.connection import SESSION_HEADER, ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
 from kubecoderun_api.references import Reference
@@ -36,7 +36,30 @@ async def execute(request: Request) -> Response:
         context.facts["reason"] = full.reason
         services.metrics.runs.labels(call.language, full.reason).inc()
         return JSONResponse(full.body, full.status, full.headers)
+    if _wants_no_answer(request):
+        return await _submit(services, context, call, files, pool)
     return _respond(services, context, call, files, pool)
+
+
+async def _submit(
+    services: Services,
+    context: RequestContext,
+    call: wire.ExecRequest,
+    files: tuple[Reference, ...],
+    pool: Pool,
+) -> Response:
+    """Make the session and say its name; the rest is between operator and whoever asks later."""
+    session = names.session_name()
+    context.facts.update(session=session, language=call.language, pool=pool.name)
+    answer = await runs.submit(services, session, call, files, pool)
+    context.facts["reason"] = answer.reason
+    return JSONResponse(answer.body, answer.status, answer.headers | {SESSION_HEADER.decode(): session})
+
+
+def _wants_no_answer(request: Request) -> bool:
+    """RFC 7240: the client prefers not to wait."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
 def _respond(

@@ -29,7 +29,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{21}")
 @router.get("/files/{session}")
 async def list_files(request: Request, session: str) -> Response:
     """All files of a session, as much as `detail` asks for; none of one that does not exist."""
-    services = _admit(request, session)
+    services = admit(request, session)
     detail = request.query_params.get("detail", session_files.DETAILS[0])
     if detail not in session_files.DETAILS:
         wire.refuse(f"detail must be one of {', '.join(session_files.DETAILS)}")
@@ -41,7 +41,7 @@ async def list_files(request: Request, session: str) -> Response:
 @router.api_route("/sessions/{session}/objects/{file}", methods=_READ)
 async def describe(request: Request, session: str, file: str) -> Response:
     """What is known of one file."""
-    services = _admit(request, session, file)
+    services = admit(request, session, file)
     files = await _files(services, session)
     found = _find(files, file)
     services.lifetimes.told_about(session, files, [found])
@@ -51,7 +51,7 @@ async def describe(request: Request, session: str, file: str) -> Response:
 @router.head("/download/{session}/{file}")
 async def measure(request: Request, session: str, file: str) -> Response:
     """The headers of the content of a file."""
-    services = _admit(request, session, file)
+    services = admit(request, session, file)
     found = _find(await _files(services, session), file)
     size = await services.store.file_size(session, file)
     if size is None:
@@ -62,7 +62,7 @@ async def measure(request: Request, session: str, file: str) -> Response:
 @router.get("/download/{session}/{file}")
 async def download(request: Request, session: str, file: str) -> Response:
     """The content of a file, or the part of it that a Range asks for."""
-    services = _admit(request, session, file)
+    services = admit(request, session, file)
     context: RequestContext = request.scope[CONTEXT]
     found = _find(await _files(services, session), file)
     reader = await services.store.read_file(session, file, wanted_range(found, request.headers))
@@ -89,13 +89,13 @@ async def download(request: Request, session: str, file: str) -> Response:
 @router.delete("/files/{session}/{file}")
 async def delete(request: Request, session: str, file: str) -> Response:
     """Delete one file, for everybody and for good."""
-    services = _admit(request, session, file)
+    services = admit(request, session, file)
     if not await services.removals.remove(session, file):
         raise _not_found()
     return JSONResponse({"message": "File deleted successfully", "session_id": session, "fileId": file})
 
 
-def _admit(request: Request, *ids: str) -> Services:
+def admit(request: Request, *ids: str) -> Services:
     """Check key and ids; the ids go into the log line."""
     services: Services = request.app.state.services
     authorise(request, services)

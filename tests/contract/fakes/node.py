@@ -57,6 +57,10 @@ class Sidecar:
     """Programs started; more than one would be a fault of the sidecar."""
     calls: list[str] = field(default_factory=list)
     result: RunResult | None = None
+    written: bytes = b""
+    """Standard output so far."""
+    blind: bool = False
+    """An older release: it cannot tell the output of a run in progress."""
     cancelled: bool = False
     unreachable: bool = False
     drops: int = 0
@@ -105,7 +109,23 @@ class Sidecar:
             self.cancelled = True
             self._wake.set()
             return web.json_response({}, status=202)
+        if call == "output" and not self.blind:
+            return web.Response(body=(await self._look(protocol.OutputRequest.parse(body))).to_json())
+        if call != "start":
+            return _refuse(404, Refusal("not_found"))
         return await self._start(request, body)
+
+    async def _look(self, asked: protocol.OutputRequest) -> protocol.OutputAnswer:
+        until = asyncio.get_running_loop().time() + asked.wait_seconds
+        while not self._done.is_set() and len(self.written) <= asked.stdout:
+            if asyncio.get_running_loop().time() >= until:
+                break
+            await asyncio.sleep(0.005)
+        if self._done.is_set():
+            return protocol.OutputAnswer("finished", protocol.Piece(0, b"", 0), protocol.Piece(0, b"", 0))
+        data, total = self.written[asked.stdout :], len(self.written)
+        piece = protocol.Piece(min(asked.stdout, total), data, total)
+        return protocol.OutputAnswer("running", piece, protocol.Piece(0, b"", 0))
 
     async def _prepare(self, wanted: Owner, body: bytes) -> web.Response:
         if self.refuse_prepare is not None:
@@ -162,6 +182,7 @@ class Sidecar:
             name, _, value = word.partition(":")
             if name == "print":
                 out += value
+                self.written += value.encode()
             elif name == "big":
                 out += "x" * int(value)
             elif name in ("file", "change") and self.target is not None and self.target.outputs is not None:

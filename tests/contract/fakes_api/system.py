@@ -57,6 +57,22 @@ class System:
     def start_exec(self, code: str = "print(1)", **fields: Any) -> asyncio.Task[Reply]:
         return asyncio.create_task(self.exec(code, **fields))
 
+    @asynccontextmanager
+    async def another(self, **settings: Any) -> AsyncIterator["System"]:
+        """One more replica, of the same cluster and store."""
+        made = Settings(**self._common() | settings)
+        async with _serving(made, self.api) as (services, port):
+            await self.api.until(lambda: not services.unready())
+            yield System(self.api, self.store, services, port, self.keys_file)
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "api_keys_file": self.keys_file,
+            "store_endpoint": self.store.url,
+            "store_access_key": "access",
+            "store_secret_key": "secret-of-the-store",
+        }
+
     def metric(self, name: str, **labels: str) -> float:
         """Value of one sample, 0 if there is none yet."""
         return self.services.metrics.registry.get_sample_value(f"kubecoderun_api_{name}", labels) or 0.0
