@@ -26,13 +26,14 @@ const packageFile = (folder, name) => path.join(folder, 'node_modules/@librechat
 /** The file of the tool. */
 const toolFile = (folder) => packageFile(folder, 'CodeExecutor.cjs');
 
-/** The whole client package of a folder; of versions up to 2.4, whose main file needs packages of others, its parts. */
+/** The client package of a folder. The main file of 2.4 needs packages of others, and older ones keep ToolNode back. */
 function clientPackage(folder) {
+  const parts = { ...require(toolFile(folder)), ...require(packageFile(folder, 'ToolNode.cjs')) };
   try {
-    return packagesIn(folder)('@librechat/agents');
+    return { ...parts, ...packagesIn(folder)('@librechat/agents') };
   } catch (error) {
     if (error.code !== 'MODULE_NOT_FOUND') throw error;
-    return { ...require(toolFile(folder)), ...require(packageFile(folder, 'ToolNode.cjs')) };
+    return parts;
   }
 }
 

@@ -121,7 +121,8 @@ def test_errors_through_the_tool_node(
 ) -> None:
     """The model gets a message and may go on; the conversation does not break."""
     result = results[scenario]
-    assert result["status"] == "error"
+    assert result.get("status", "error") == "error", "the oldest versions say it in the text alone"
+    assert "Error" in result["content"]
     assert _tells(client, result["content"], status, words)
 
 

@@ -103,7 +103,7 @@ async def test_an_answer_too_late_for_silence() -> None:
     assert peer.messages[0] == {
         "type": "http.response.start",
         "status": 200,
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), (b"kcr-session-id", b"s")],
     }
     assert peer.body.startswith(b" ")
     assert json.loads(peer.body) == {"stdout": "x"}
