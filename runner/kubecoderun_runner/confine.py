@@ -134,12 +134,18 @@ def hide_from_programs() -> None:
     _prctl(PR_SET_DUMPABLE, 0, "protection against being traced")
 
 
-def apply_limits(processes: int) -> None:
-    """No core files; at most `processes` processes and threads of our uid (the uid is the pod's own)."""
+def apply_limits(processes: int, open_files: int) -> tuple[int, int]:
+    """No core files; at most `processes` processes and threads of our uid (the uid is the pod's own), and
+    `open_files` open files in each. Returns what holds: a bound of the node may be lower."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    limit = processes if hard == resource.RLIM_INFINITY else min(processes, hard)
-    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+    return _bound(resource.RLIMIT_NPROC, processes), _bound(resource.RLIMIT_NOFILE, open_files)
+
+
+def _bound(kind: int, wanted: int) -> int:
+    _, hard = resource.getrlimit(kind)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (limit, limit))
+    return limit
 
 
 def _prctl(option: int, value: int, what: str, pointer: int = 0) -> None:

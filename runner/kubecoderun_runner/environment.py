@@ -9,6 +9,7 @@ PREFIX = "KCR_"
 HIDDEN = (PREFIX, "KUBERNETES_")
 """Variables that start so are not for programs: ours, and where the API server is."""
 DEFAULT_PROCESSES = 512
+DEFAULT_OPEN_FILES = 4096
 DEFAULT_CONNECT_SECONDS = 120.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -31,6 +32,8 @@ class Settings:
     """PRELOAD: Python modules a spare interpreter loads, comma-separated."""
     processes: int
     """PROCESSES: most processes and threads at a time. Kubernetes has no such limit per pod."""
+    open_files: int
+    """OPEN_FILES: most files a process can have open at a time."""
     connect_seconds: float
     """CONNECT_SECONDS: how long to wait for the sidecar's socket."""
 
@@ -46,6 +49,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         network=network == "Unmanaged",
         preload=tuple(name.strip() for name in environ.get("KCR_PRELOAD", "").split(",") if name.strip()),
         processes=int(_positive(environ, "KCR_PROCESSES", DEFAULT_PROCESSES)),
+        open_files=int(_positive(environ, "KCR_OPEN_FILES", DEFAULT_OPEN_FILES)),
         connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS", DEFAULT_CONNECT_SECONDS),
     )
 

@@ -59,7 +59,9 @@ class RunnerProcess:
         preload: str = PRELOAD,
         env: Mapping[str, str] | None = None,
         network: str = "None",
+        scratch: str | None = None,
     ) -> None:
+        """`scratch`: size of a file system of its own for the working directory, which only root can make."""
         self.workspace = folder
         self._temporary = tempfile.TemporaryDirectory(prefix="kcr-")
         base = Path(self._temporary.name)
@@ -88,9 +90,19 @@ class RunnerProcess:
             "import sys; sys.path.insert(0, sys.argv.pop(1));"
             "from kubecoderun_runner.__main__ import main; main()"
         )
+        mount = f'mount -t tmpfs -o size={scratch} scratch {folder} && exec "$@"'
+        mounted = ["sh", "-c", mount, "sh"] if scratch else []
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*namespace_command(), f"{base}/bin/python", "-I", "-c", command, str(ROOT / "runner")],
+                [
+                    *namespace_command(),
+                    *mounted,
+                    f"{base}/bin/python",
+                    "-I",
+                    "-c",
+                    command,
+                    str(ROOT / "runner"),
+                ],
                 env=variables,
                 stdout=log,
                 stderr=log,
@@ -145,9 +157,10 @@ class RunnerProcess:
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
         seconds: float = 30.0,
+        output_bytes: int = 0,
     ) -> None:
         order = {"language": "py", "args": args or [], "env": env or {}, "timeoutSeconds": seconds,
-                 "stdinBytes": len(stdin), "codeBytes": len(code)}  # fmt: skip
+                 "stdinBytes": len(stdin), "codeBytes": len(code), "outputBytes": output_bytes}  # fmt: skip
         self.send("R", json.dumps(order).encode())
         for kind, data in (("C", code), ("I", stdin)):
             for start in range(0, len(data), 65536):
