@@ -9,7 +9,8 @@ from typing import NoReturn
 from kubecoderun_runner import frames
 from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
 from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
-from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
+from kubecoderun_runner.environment import FAMILIES, SettingsError, program_environment, read_settings
+from kubecoderun_runner.landlock import apply_landlock
 from kubecoderun_runner.pid1 import Bounds, Pid1, note, start_spare
 
 
@@ -28,7 +29,9 @@ def main() -> None:
         os.chdir(settings.workspace)
         hide_from_programs()
         bounds = apply_limits(settings.processes, settings.open_files)
-        apply_seccomp(sockets=settings.network)
+        if not apply_landlock(settings.workspace, network=settings.network != "None"):
+            note("this kernel has no Landlock: what programs can write to is up to the pod alone")
+        apply_seccomp(FAMILIES[settings.network])
         env = program_environment(os.environ)
         # loads its modules while the sidecar starts
         spare = start_spare(settings, env)

@@ -60,13 +60,15 @@ class RunnerProcess:
         env: Mapping[str, str] | None = None,
         network: str = "None",
         scratch: str | None = None,
+        uid: int | None = None,
     ) -> None:
-        """`scratch`: size of a file system of its own for the working directory, which only root can make."""
+        """For root only: `scratch`, size of a file system of its own for the working directory; `uid`,
+        another user to run as."""
         self.workspace = folder
         self._temporary = tempfile.TemporaryDirectory(prefix="kcr-")
         base = Path(self._temporary.name)
         base.chmod(0o755)
-        self._link_python(base)
+        self._link_python(base, sys.executable if uid is None else "/usr/bin/python3")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = base / "runner.sock"
         listener.bind(str(path))
@@ -92,6 +94,9 @@ class RunnerProcess:
         )
         mount = f'mount -t tmpfs -o size={scratch} scratch {folder} && exec "$@"'
         mounted = ["sh", "-c", mount, "sh"] if scratch else []
+        if uid is not None:
+            os.chown(folder, uid, uid)
+            mounted += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
@@ -119,13 +124,13 @@ class RunnerProcess:
         self.hello = self.expect("H")
         self.warm = self.expect("W")
 
-    def _link_python(self, base: Path) -> None:
+    def _link_python(self, base: Path, interpreter: str) -> None:
         (base / "bin").mkdir()
         # a wrapper keeps the virtual environment, which a symbolic link would lose
         for name in ("python", "python3"):
             wrapper = base / "bin" / name
-            wrapper.symlink_to(sys.executable)
-        if sys.prefix != sys.base_prefix:
+            wrapper.symlink_to(interpreter)
+        if interpreter == sys.executable and sys.prefix != sys.base_prefix:
             shutil.copy(Path(sys.prefix) / "pyvenv.cfg", base / "pyvenv.cfg")
             (base / "lib").symlink_to(Path(sys.prefix) / "lib")
             (base / "lib64").symlink_to(Path(sys.prefix) / "lib")
