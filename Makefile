@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: binaries chaos test-faults help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
+.PHONY: binaries chaos doctor test-faults help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: venv ## ruff and mypy
 
 bench: ## measure the running system
 	@set -a; . build/env; exec $(VENV)/python tests/bench/run.py $(ARGS)
+
+doctor: venv ## will your LibreChat work with this front end? ENV=its .env, ARGS="--librechat 0.8.4 --url ..."
+	@$(VENV)/python -m kubecoderun_api.doctor --env $(or $(ENV),$(error say where LibreChat has its .env: make doctor ENV=../LibreChat/.env)) $(ARGS)
 
 chaos: ## kill every part of the running system 20 times under load; about half an hour
 	@set -a; . build/env; exec $(VENV)/python tests/chaos/run.py $(ARGS)
