@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 DEFAULT_KID: Final = "lc-codeapi-2026-05"
@@ -47,7 +48,7 @@ def sign(env: Mapping[str, str], now: float | None = None) -> str:
         raise TokenError("the private key cannot sign") from None
 
 
-def _key(env: Mapping[str, str]) -> tuple[PrivateKeyTypes | jwt.PyJWK, str]:
+def _key(env: Mapping[str, str]) -> tuple[Ed25519PrivateKey | RSAPrivateKey | jwt.PyJWK, str]:
     document = env.get("CODEAPI_JWT_PRIVATE_JWK_JSON", "").strip()
     if document:
         try:
@@ -61,12 +62,10 @@ def _key(env: Mapping[str, str]) -> tuple[PrivateKeyTypes | jwt.PyJWK, str]:
         private = load_pem_private_key(_pem(env), password=None)
     except (ValueError, TypeError):
         raise TokenError("the private key is not a PEM without a password") from None
-    for algorithm in _ALGORITHMS:
-        try:
-            jwt.get_algorithm_by_name(algorithm).prepare_key(private)
-        except (jwt.PyJWTError, TypeError, ValueError):
-            continue
-        return private, algorithm
+    if isinstance(private, Ed25519PrivateKey):
+        return private, "EdDSA"
+    if isinstance(private, RSAPrivateKey):
+        return private, "RS256"
     raise TokenError(f"the private key is not one for {' or '.join(_ALGORITHMS)}")
 
 
