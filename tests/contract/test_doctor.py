@@ -1,4 +1,4 @@
-"""The doctor as a program, against front ends as programs: it finds what is wrong, and says how to mend it."""
+"""The doctor as a program, against front ends as programs: it finds what is wrong and how to mend it."""
 
 import asyncio
 import base64
