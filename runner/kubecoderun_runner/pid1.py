@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kubecoderun_runner import frames, languages
+from kubecoderun_runner.builds import Builds
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
@@ -30,7 +31,7 @@ _CANNOT_START: Final = 127 << 8
 
 def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
     """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
-    language = next((one for one in languages.TABLE if one.spare), None)
+    language = next((one for one in languages.TABLE if one.spare == "python"), None)
     if language is None or not settings.preload:
         return None
     try:
@@ -64,6 +65,7 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._builds = Builds()
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -205,7 +207,7 @@ class Pid1:
         folder that its modules would hide."""
         language = languages.BY_NAME[delivery.order.language]
         return (
-            language.spare
+            language.spare == "python"
             and not delivery.order.env
             and delivery.source_name == language.source
             and not shadows(self._report.loaded, self._settings.workspace)
@@ -246,14 +248,15 @@ class Pid1:
         order = delivery.order
         language = languages.BY_NAME[order.language]
         env = {**self._env, **order.env}
-        program = languages.find_program(language.command[0], env["PATH"])
         try:
+            build = self._builds.fresh() if language.compiled else ""
+            argv = language.argv(delivery.source_name, order.args, build)
+            program = languages.find_program(argv[0], env["PATH"])
             if program is None:
-                raise FileNotFoundError(f"{language.command[0]} is not on the path")
-            argv = language.argv(delivery.source_name, order.args)
-            return launch(program, argv, hooked(env) if language.spare else env)
+                raise FileNotFoundError(f"{argv[0]} is not on the path")
+            return launch(program, argv, hooked(env) if language.spare == "python" else env)
         except OSError as error:
-            message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
+            message = f"{language.tool} cannot be started: {error.strerror or error}\n".encode()
             self._channel.send(frames.encode(b"E", message))
             exit_code = os.WEXITSTATUS(_CANNOT_START)
             usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
 from typing import Final
 
-from kubecoderun_runner.languages import Language, find_program
+from kubecoderun_runner.languages import HOOK_FOLDER, Language, find_program
 from kubecoderun_runner.launch import Process, close_all, launch, open_pipes
 
-HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 MAX_REPORT_BYTES: Final = 256 << 10
 
 
@@ -64,9 +63,9 @@ class Spare:
 
     def __init__(self, language: Language, env: dict[str, str], modules: tuple[str, ...]) -> None:
         """Start it. OSError when there is no interpreter."""
-        program = find_program(language.command[0], env["PATH"])
+        program = find_program(language.tool, env["PATH"])
         if program is None:
-            raise FileNotFoundError(f"{language.command[0]} is not on the path")
+            raise FileNotFoundError(f"{language.tool} is not on the path")
         ours, theirs = socket.socketpair()
         env = hooked(env)
         env["KCR_SPARE_CONTROL"] = "3"
