@@ -221,6 +221,7 @@ def _runtime(spec: PoolSpec) -> JsonObject:
         "KCR_CHANNEL": CHANNEL,
         "KCR_WORKSPACE": WORKSPACE,
         "KCR_NETWORK": spec.network,
+        "KCR_LANGUAGES": ",".join(runtime.languages),
         "KCR_PRELOAD": ",".join(runtime.preload),
     }
     # Ours come last: of two equal names in a pod the last one counts.

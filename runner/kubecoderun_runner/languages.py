@@ -22,7 +22,7 @@ class Language:
     compile: tuple[str, ...] = ()
     """What has to succeed first, if anything."""
     spare: str = ""
-    """Which waiting interpreter can run it (spares.py), if any."""
+    """Which waiting interpreter can run it (spare.py, held.py), if any."""
 
     @property
     def compiled(self) -> bool:
@@ -51,7 +51,7 @@ class Language:
         return ["sh", "-c", script, "sh", *filled(self.run), *args]
 
 
-_TYPESCRIPT: Final = ("--experimental-transform-types", "--disable-warning=ExperimentalWarning")
+TYPESCRIPT: Final = ("--experimental-transform-types", "--disable-warning=ExperimentalWarning")
 """Types are stripped, enums and the like translated; nothing is checked. Line numbers stay right."""
 
 _CPP: Final = ("-std=c++23", "-O1", "-pipe")
@@ -70,12 +70,12 @@ _JAVA: Final = (
 
 TABLE: Final = (
     Language("py", "main.py", ("python", "{source}"), spare="python"),
-    Language("js", "main.js", ("node", "{source}")),
-    Language("ts", "main.ts", ("node", *_TYPESCRIPT, "{source}")),
+    Language("js", "main.js", ("node", "{source}"), spare="node"),
+    Language("ts", "main.ts", ("node", *TYPESCRIPT, "{source}"), spare="node"),
     Language("bash", "main.sh", ("bash", "{source}")),
-    Language("php", "main.php", ("php", *_PHP, "{source}")),
-    Language("r", "main.R", ("Rscript", "{source}")),
-    Language("java", "Main.java", ("java", *_JAVA, "{source}")),
+    Language("php", "main.php", ("php", *_PHP, "{source}"), spare="php"),
+    Language("r", "main.R", ("Rscript", "{source}"), spare="r"),
+    Language("java", "Main.java", ("java", *_JAVA, "{source}"), spare="java"),
     Language("c", "main.c", compile=("gcc", "-O1", "-pipe", "-o", "{build}/main", "{source}", "-lm")),
     Language(
         "cpp", "main.cpp", compile=("g++", "-std=c++23", "-O1", "-pipe", "-o", "{build}/main", "{source}")

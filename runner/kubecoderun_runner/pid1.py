@@ -16,11 +16,12 @@ from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
+from kubecoderun_runner.held import Held
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.spare import Report, Spare, hooked
 from kubecoderun_runner.workspace import open_folder
 
 PROTOCOL: Final = 1
@@ -29,13 +30,17 @@ _CANNOT_START: Final = 127 << 8
 """Wait status of a program that could not be started, as a shell reports it."""
 
 
-def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
-    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
-    language = next((one for one in languages.TABLE if one.spare == "python"), None)
-    if language is None or not settings.preload:
-        return None
+def start_spare(settings: Settings, env: dict[str, str]) -> Spare | Held | None:
+    """Start the interpreter that the pod's programs are likely to want: that of the first of its languages
+    that has one. None where there is none."""
+    offered = [languages.BY_NAME[name] for name in settings.languages if name in languages.BY_NAME]
+    language = next((one for one in offered if one.spare), None)
     try:
-        return Spare(language, env, settings.preload)
+        if language is None:
+            return None
+        if language.spare != "python":
+            return Held(language.spare, env, settings.preload)
+        return Spare(language, env, settings.preload) if settings.preload else None
     except OSError as error:
         note(f"no spare interpreter: {error}")
         return None
@@ -50,7 +55,7 @@ class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None
+        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | Held | None
     ) -> None:
         self._channel = channel
         self._settings = settings
@@ -100,7 +105,7 @@ class Pid1:
 
     def _on_spare(self, fd: int, _events: int) -> None:
         spare = self._spare
-        if spare is None or fd != spare.control.fileno():
+        if spare is None or fd != spare.control:
             return
         alive = spare.read()
         if spare.report is None and alive:
@@ -198,20 +203,10 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
-        if self._spare is not None and not self._spare_fits(delivery):
+        spare, folder = self._spare, self._settings.workspace
+        if spare is not None and not spare.fits(delivery.order, delivery.source_name, folder):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
-
-    def _spare_fits(self, delivery: Delivery) -> bool:
-        """A spare stands for exactly `python main.py` in the pod's own environment, with nothing in the
-        folder that its modules would hide."""
-        language = languages.BY_NAME[delivery.order.language]
-        return (
-            language.spare == "python"
-            and not delivery.order.env
-            and delivery.source_name == language.source
-            and not shadows(self._report.loaded, self._settings.workspace)
-        )
 
     # -- the program
 
@@ -222,7 +217,7 @@ class Pid1:
         process = None
         if self._spare is not None:
             used = cpu_seconds_of(self._spare.process.pid)
-            process = self._wake_spare(self._spare, delivery.order.args)
+            process = self._wake_spare(self._spare, delivery)
         if process is None:
             used = 0.0
             process = self._launch(delivery)
@@ -234,10 +229,10 @@ class Pid1:
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
 
-    def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
+    def _wake_spare(self, spare: Spare | Held, delivery: Delivery) -> Process | None:
         self._spare = None
         try:
-            return spare.go(args)
+            return spare.go(delivery.source_name, delivery.order.args)
         except OSError as error:
             note(f"the spare interpreter is gone: {error}")
             spare.discard()

@@ -33,7 +33,7 @@ import javax.tools.ToolProvider;
  * Compiles a program in memory and runs it, in one Java virtual machine, as `java Main.java` does.
  *
  * <p>What differs: the class with a main method need not be the first one, other source files of the folder are found,
- * and the virtual machine can be started before there is a program (KCR_SPARE=1): then it compiles samples, writes a
+ * and the virtual machine can be started before there is a program (--held): then it compiles samples, writes a
  * NUL to descriptor 4, and waits for the arguments on descriptor 3, each followed by NUL.
  */
 public final class Start {
@@ -66,12 +66,13 @@ public final class Start {
             warmUp();
             return;
         }
+        boolean held = args.length == 2 && args[0].equals("--held");
+        Path source = Path.of(args[held ? 1 : 0]);
         String[] rest = Arrays.copyOfRange(args, 1, args.length);
-        if ("1".equals(System.getenv("KCR_SPARE"))) {
+        if (held) {
             warmUp();
             rest = awaitArguments();
         }
-        Path source = Path.of(args[0]);
         Classes classes = new Classes();
         if (!compile(classes, source.getFileName().toString(), Files.readString(source), new PrintWriter(System.err, true))) {
             System.exit(1);
