@@ -51,12 +51,16 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def image_of(family: str) -> str | None:
-    """The newest image of a family that has been built here, or None."""
-    name = f"localhost/kubecoderun-{family}:dev"
+    """The image of a family that cluster/images.sh has built from this checkout, or None."""
+    built = ROOT / "build" / "images"
+    lines = built.read_text().splitlines() if built.is_file() else []
+    images = dict(line.split(" ", 1) for line in lines)
     with_engine = engine()
-    if with_engine is None or command(with_engine, "image", "inspect", name).returncode != 0:
+    if with_engine is None or family not in images:
         return None
-    return name
+    return (
+        images[family] if command(with_engine, "image", "inspect", images[family]).returncode == 0 else None
+    )
 
 
 class RunnerContainer(RunnerEnd):

@@ -118,6 +118,7 @@ def test_the_runtime() -> None:
         "KCR_CHANNEL": "/run/kubecoderun/runner.sock",
         "KCR_WORKSPACE": "/mnt/data",
         "KCR_NETWORK": "None",
+        "KCR_LANGUAGES": "py",
         "KCR_PRELOAD": "numpy",
     }
     mounts = {mount["name"]: mount["mountPath"] for mount in runtime["volumeMounts"]}
