@@ -94,11 +94,12 @@ class RunnerEnd:
         seconds: float = 30.0,
         inputs: Mapping[str, bytes] | None = None,
         outputs: int = 0,
+        output_bytes: int = 0,
     ) -> None:
         """Hand over a program and its input files; `outputs`: how many files may come back."""
         given = inputs or {}
         order = {"language": language, "args": args or [], "env": env or {}, "timeoutSeconds": seconds,
-                 "stdinBytes": len(stdin), "codeBytes": len(code),
+                 "stdinBytes": len(stdin), "codeBytes": len(code), "outputBytes": output_bytes,
                  "inputs": len(given), "inputBytes": sum(map(len, given.values())),
                  "files": {"count": outputs, "bytes": 1 << 20, "totalBytes": 1 << 24}}  # fmt: skip
         self.send("R", json.dumps(order).encode())
@@ -174,12 +175,16 @@ class RunnerProcess(RunnerEnd):
         env: Mapping[str, str] | None = None,
         network: str = "None",
         tools: str = "/usr/bin:/bin",
+        scratch: str | None = None,
+        uid: int | None = None,
     ) -> None:
+        """For root only: `scratch`, size of a file system of its own for the working directory; `uid`,
+        another user to run as."""
         self.workspace = folder
         self._temporary = tempfile.TemporaryDirectory(prefix="kcr-")
         base = Path(self._temporary.name)
         base.chmod(0o755)
-        self._link_python(base)
+        self._link_python(base, sys.executable if uid is None else "/usr/bin/python3")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = base / "runner.sock"
         listener.bind(str(path))
@@ -203,9 +208,22 @@ class RunnerProcess(RunnerEnd):
             "import sys; sys.path.insert(0, sys.argv.pop(1));"
             "from kubecoderun_runner.__main__ import main; main()"
         )
+        mount = f'mount -t tmpfs -o size={scratch} scratch {folder} && exec "$@"'
+        mounted = ["sh", "-c", mount, "sh"] if scratch else []
+        if uid is not None:
+            os.chown(folder, uid, uid)
+            mounted += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*namespace_command(), f"{base}/bin/python", "-I", "-c", command, str(ROOT / "runner")],
+                [
+                    *namespace_command(),
+                    *mounted,
+                    f"{base}/bin/python",
+                    "-I",
+                    "-c",
+                    command,
+                    str(ROOT / "runner"),
+                ],
                 env=variables,
                 stdout=log,
                 stderr=log,
@@ -217,13 +235,13 @@ class RunnerProcess(RunnerEnd):
             self.close()
             raise AssertionError(f"the runner did not connect: {self.log_text()}") from None
 
-    def _link_python(self, base: Path) -> None:
+    def _link_python(self, base: Path, interpreter: str) -> None:
         (base / "bin").mkdir()
         # a wrapper keeps the virtual environment, which a symbolic link would lose
         for name in ("python", "python3"):
             wrapper = base / "bin" / name
-            wrapper.symlink_to(sys.executable)
-        if sys.prefix != sys.base_prefix:
+            wrapper.symlink_to(interpreter)
+        if interpreter == sys.executable and sys.prefix != sys.base_prefix:
             shutil.copy(Path(sys.prefix) / "pyvenv.cfg", base / "pyvenv.cfg")
             (base / "lib").symlink_to(Path(sys.prefix) / "lib")
             (base / "lib64").symlink_to(Path(sys.prefix) / "lib")
