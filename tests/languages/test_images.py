@@ -53,3 +53,25 @@ def test_an_interpreter_that_did_not_wait(language: str) -> None:
 def test_arguments_without_waiting(language: str) -> None:
     with container(language) as runner:
         run(runner, language, BY_CASE["arguments"], {"OWN": "1"})
+
+
+def shell(language: str, script: str) -> str:
+    """What a Bash program prints, on both streams, in the image of a language."""
+    with container(language) as runner:
+        runner.prepare(script.encode(), language="bash", seconds=SECONDS)
+        got = runner.go()
+    assert got.exit["exitCode"] == 0, got
+    return (got.stdout + got.stderr).decode()
+
+
+def test_the_usual_first_header_of_cpp_is_precompiled() -> None:
+    """gcc uses it silently, or silently does not: -H marks what it has used."""
+    options = " ".join(part for part in BY_NAME["cpp"].compile[1:] if part.startswith("-") and part != "-o")
+    told = shell("cpp", f"echo '#include <iostream>' > one.cpp; g++ {options} -H -c -o /dev/null one.cpp")
+    assert "! /opt/kubecoderun/headers/iostream.gch" in told
+
+
+def test_the_standard_library_of_go_is_compiled() -> None:
+    program_text = 'package main\nimport _ "net/http"\nfunc main() {}'
+    told = shell("go", f"cat > one.go <<'E'\n{program_text}\nE\ngo build -v -o /tmp/one one.go")
+    assert told == "command-line-arguments\n"
