@@ -21,6 +21,7 @@ from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.stopwatch import Stopwatch
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
@@ -51,13 +52,13 @@ class Run:
     ) -> None:
         """fresh: nobody can have worked on the session before."""
         self.session = session
-        self.began = time.monotonic()
+        self._clock = Stopwatch()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
         self._fresh = fresh
         self._tools = tools
         self._registry = registry
-        self._record = _record(session, tools.epoch())
+        self._record = Record.of(session, tools.epoch())
         self._answer = Answer(session, self._record, tools.cluster)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
@@ -70,7 +71,11 @@ class Run:
         """The status names the pod and says that the session runs."""
         self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
-        self._marks: dict[str, float] = {}
+
+    @property
+    def began(self) -> float:
+        """When serving the session began (monotonic)."""
+        return self._clock.began
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -141,7 +146,7 @@ class Run:
         first = False
         for _ in range(self._tools.settings.pods_tried):
             pod = await self._obtain(keeper, first)
-            self._mark("waiting")
+            self._clock.mark("waiting")
             self._held = HeldPod(pod, self._tools.cluster)
             self._record.attempts += 1
             binding = await self._bind(pod, order)
@@ -187,7 +192,7 @@ class Run:
     def _see(self, session: Session) -> None:
         """The session stands otherwise than this run thought: another operator has written its status."""
         self.session = session
-        self._record = _record(session, self._tools.epoch())
+        self._record = Record.of(session, self._tools.epoch())
         self._answer = Answer(session, self._record, self._tools.cluster)
         self._named = session.phase == Phase.RUNNING
 
@@ -290,12 +295,12 @@ class Run:
         self._started = True
         if self.session.cancel:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
-        self._mark("binding")
+        self._clock.mark("binding")
         self._expect_to_go_on()
         try:
             return await self._follow(held)
         finally:
-            self._mark("running")
+            self._clock.mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
         settings = self._tools.settings
@@ -423,7 +428,7 @@ class Run:
             logger.info("a session was gone before its answer", extra=self._about(reason=outcome.reason))
             self.abandon()
             return None
-        self._mark("completing")
+        self._clock.mark("completing")
         if self._held is not None:
             self._registry.discard(self._held.pod, "finished")
         self._note(outcome)
@@ -431,41 +436,17 @@ class Run:
 
     # --- notes ------------------------------------------------------------------------------------
 
-    def _mark(self, phase: str) -> None:
-        self._marks[phase] = time.monotonic()
-
     def _note(self, outcome: Outcome) -> None:
         """Metrics, and the one log line of a normal session."""
-        pool, start = self.session.pool, str(self._record.start_type or "")
-        metrics.SESSIONS.labels(self.session.namespace, pool, str(outcome.reason), start).inc()
-        took, before = {}, self.began
-        for phase, at in self._marks.items():
-            took[phase], before = at - before, at
-        took["total"] = before - self.began
-        for phase, duration in took.items():
-            metrics.PHASE_SECONDS.labels(pool, phase).observe(duration)
-        milliseconds = {f"{phase}_ms": round(duration * 1000, 1) for phase, duration in took.items()}
+        start = str(self._record.start_type or "")
+        took = self._clock.tell(self.session, str(outcome.reason), start)
         pod = self._held.pod.name if self._held is not None else ""
-        fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **milliseconds)
+        fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)
 
     def _about(self, **fields: object) -> dict[str, Any]:
         seen = self.session
         return about(namespace=seen.namespace, session=seen.name, uid=seen.uid, pool=seen.pool, **fields)
-
-
-def _record(session: Session, epoch: int) -> Record:
-    """What is known of the session, from its status."""
-    status = session.status
-    start = status.get("startType")
-    return Record(
-        generation=session.generation,
-        epoch=epoch,
-        attempts=int(status.get("attempts") or 0),
-        start_type=StartType(start) if start in set(StartType) else None,
-        pod=status.get("pod"),
-        timings=dict(status.get("timings") or {}),
-    )
 
 
 def is_fresh(session: Session, carriers: list[Member]) -> bool:
