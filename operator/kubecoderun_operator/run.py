@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
 from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
-from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, pods, recovery
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
 from kubecoderun_operator.answer import Answer, PodTakenError, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError, longest_fetch_seconds
-from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
+from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.intake import accept
 from kubecoderun_operator.log import about
@@ -385,23 +385,13 @@ class Run:
         if not self._named and self._started:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
-        pod = self._held.pod
-        if not pod.limited or not pod.session_uid:
-            self._tools.background.spawn(self._mark_pod(pod), f"mark {pod.name}")
+        self._tools.background.spawn(self._mark_pod(self._held), f"mark {self._held.pod.name}")
 
-    async def _mark_pod(self, pod: Member) -> None:
+    async def _mark_pod(self, held: HeldPod) -> None:
         deadline = float(self._tools.settings.longest_run_seconds(self._limit_seconds()))
         if self._order is not None and self._order.fetches:
             deadline += longest_fetch_seconds(self._tools.settings.sidecar_fetch_seconds)
-        if pod.session_uid:
-            patch = pods.backstop(pod, deadline, time.time())
-        else:
-            patch = pods.assignment(pod, self.session.name, self.session.uid, deadline, time.time())
-        try:
-            await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
-        except (ApiError, ApiUnreachableError) as error:
-            # The pod may be gone by now. If it is not, the run's own time limit still holds.
-            logger.info("a pod has no deadline", extra=self._about(pod=pod.name, cause=str(error)))
+        await held.mark(self.session, deadline)
 
     async def _cancel(self, pod: Member) -> None:
         for pause in _PAUSES:
