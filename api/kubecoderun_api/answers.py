@@ -89,6 +89,7 @@ _BUSY: Final[dict[str, str]] = {
     Reason.POOL_EMPTY: "No sandbox is free right now.",
     Reason.WAIT_EXPIRED: "No sandbox became free in time.",
 }
+_CUT: Final = "stdout length exceeded"
 _UNKNOWN: Final = _Fault(503, "execution_failed", "The run ended for a reason this front end does not know.")
 
 OWN_FAULTS: Final[dict[str, _Fault]] = {
@@ -173,6 +174,8 @@ def _program_body(
     cut = (stored.get("stdout") or {}).get("truncated") if stored else result.get("stdoutTruncated")
     letters, message = _verdict(reason, result.get("signal"), bool(cut))
     notes = [message] if message and letters != "OL" else []
+    if cut:
+        notes.append(f"{_CUT}: of {_count(result, stored)} bytes the first {len(stdout)} are here.")
     if missing:
         notes.append("Only part of the output could be read.")
     skipped = session_files.skipped_note(status)
@@ -191,6 +194,12 @@ def _program_body(
     )
 
 
+def _count(result: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Any:
+    """How many bytes the program wrote to its standard output."""
+    told = (stored.get("stdout") or {}).get("bytes") if stored else None
+    return told if told is not None else result.get("stdoutBytes", "unknown")
+
+
 def _verdict(reason: str, signal: Any, cut: bool) -> tuple[str | None, str | None]:
     """The official two-letter status and the message for a program that ran."""
     if reason in _KILLED:
@@ -200,7 +209,7 @@ def _verdict(reason: str, signal: Any, cut: bool) -> tuple[str | None, str | Non
     if reason not in (Reason.SUCCEEDED, Reason.NON_ZERO_EXIT):
         return "SG", _FAULTS.get(reason, _UNKNOWN).text
     if cut:
-        return "OL", "stdout length exceeded"
+        return "OL", _CUT
     return None, None
 
 

@@ -58,6 +58,9 @@ def test_what_a_program_does_is_always_200(reason: str) -> None:
     assert answer(reason, result()).status == 200
 
 
+CUT = "stdout length exceeded: of 9 bytes the first 4 are here."
+
+
 @pytest.mark.parametrize(
     ("reason", "fields", "status", "message", "signal", "line"),
     [
@@ -74,14 +77,14 @@ def test_what_a_program_does_is_always_200(reason: str) -> None:
             "SIGSEGV",
             "Killed by signal SIGSEGV",
         ),
-        ("Succeeded", {"stdoutTruncated": True}, "OL", "stdout length exceeded", None, ""),
+        ("Succeeded", {"stdoutTruncated": True, "stdoutBytes": 9}, "OL", "stdout length exceeded", None, CUT),
         (
             "TimeLimit",
-            {"stdoutTruncated": True},
+            {"stdoutTruncated": True, "stdoutBytes": 9},
             "TO",
             "Time limit exceeded",
             "SIGKILL",
-            "Time limit exceeded",
+            f"Time limit exceeded\n[kubecoderun] {CUT}",
         ),
         (
             "SidecarLost",
@@ -120,8 +123,10 @@ def test_a_result_from_the_store_replaces_the_preview() -> None:
     stored = {"stdout": {"text": "all of it", "bytes": 9, "truncated": False}, "stderr": {"text": "e"}}
     made = answer("TimeLimit", status, stored).body
     assert (made["stdout"], made["stderr"]) == ("all of it", "e\n[kubecoderun] Time limit exceeded\n")
-    stored["stdout"]["truncated"] = True
-    assert answer("Succeeded", status, stored).body["status"] == "OL"
+    stored["stdout"] |= {"truncated": True, "bytes": 100}
+    made = answer("Succeeded", status, stored).body
+    assert made["status"] == "OL"
+    assert made["stderr"].endswith("stdout length exceeded: of 100 bytes the first 9 are here.\n")
 
 
 @pytest.mark.parametrize(
