@@ -174,7 +174,7 @@ def _program_body(
     cut = (stored.get("stdout") or {}).get("truncated") if stored else result.get("stdoutTruncated")
     letters, message = _verdict(reason, result.get("signal"), bool(cut))
     notes = [message] if message and letters != "OL" else []
-    if cut:
+    if cut and not missing:
         notes.append(f"{_CUT}: of {_count(result, stored)} bytes the first {len(stdout)} are here.")
     if missing:
         notes.append("Only part of the output could be read.")
