@@ -51,14 +51,15 @@ def test_every_reason_has_an_answer_in_both_forms(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "OOMKilled", "RuntimeLost"]
+    "reason",
+    [
+        *("Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "OOMKilled", "RuntimeLost"),
+        *("OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit"),
+    ],
 )
 def test_what_a_program_does_is_always_200(reason: str) -> None:
     assert answer(reason).status == 200
     assert answer(reason, result()).status == 200
-
-
-CUT = "stdout length exceeded: of 9 bytes the first 4 are here."
 
 
 @pytest.mark.parametrize(
@@ -77,14 +78,32 @@ CUT = "stdout length exceeded: of 9 bytes the first 4 are here."
             "SIGSEGV",
             "Killed by signal SIGSEGV",
         ),
-        ("Succeeded", {"stdoutTruncated": True, "stdoutBytes": 9}, "OL", "stdout length exceeded", None, CUT),
+        ("Succeeded", {"stdoutTruncated": True}, "OL", "stdout length exceeded", None, ""),
+        (
+            "OutputLimit",
+            {"exitCode": None},
+            "OL",
+            "Output limit exceeded",
+            "SIGKILL",
+            "Output limit exceeded",
+        ),
+        ("DiskFull", {"exitCode": 1}, None, "No space left", None, "No space left"),
+        ("ProcessLimit", {"exitCode": 1}, None, "Too many processes", None, "Too many processes"),
+        (
+            "OpenFilesLimit",
+            {"exitCode": None, "signal": "SIGABRT"},
+            "SG",
+            "Too many open files",
+            "SIGABRT",
+            "Too many open files",
+        ),
         (
             "TimeLimit",
-            {"stdoutTruncated": True, "stdoutBytes": 9},
+            {"stdoutTruncated": True},
             "TO",
             "Time limit exceeded",
             "SIGKILL",
-            f"Time limit exceeded\n[kubecoderun] {CUT}",
+            "Time limit exceeded",
         ),
         (
             "SidecarLost",
@@ -106,6 +125,14 @@ def test_status_message_signal_and_line(
     assert made["stderr"] == ("trace" if not line else f"trace\n[kubecoderun] {line}\n")
 
 
+@pytest.mark.parametrize("reason", ["TimeLimit", "OOMKilled", "OutputLimit", "DiskFull"])
+def test_what_the_sandbox_has_told_is_not_told_again(reason: str) -> None:
+    told = "trace\n[kubecoderun] Some limit: do this instead.\n"
+    made = answer(reason, result(stderr=told)).body
+    assert made["stderr"] == told
+    assert made["message"]
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_the_phase_does_not_matter(phase: Phase) -> None:
     assert answer("NonZeroExit", result(), phase=phase) == answer("NonZeroExit", result())
@@ -123,10 +150,8 @@ def test_a_result_from_the_store_replaces_the_preview() -> None:
     stored = {"stdout": {"text": "all of it", "bytes": 9, "truncated": False}, "stderr": {"text": "e"}}
     made = answer("TimeLimit", status, stored).body
     assert (made["stdout"], made["stderr"]) == ("all of it", "e\n[kubecoderun] Time limit exceeded\n")
-    stored["stdout"] |= {"truncated": True, "bytes": 100}
-    made = answer("Succeeded", status, stored).body
-    assert made["status"] == "OL"
-    assert made["stderr"].endswith("stdout length exceeded: of 100 bytes the first 9 are here.\n")
+    stored["stdout"]["truncated"] = True
+    assert answer("Succeeded", status, stored).body["status"] == "OL"
 
 
 @pytest.mark.parametrize(
