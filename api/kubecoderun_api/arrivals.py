@@ -65,7 +65,7 @@ class Arrivals:
         taken = {file.id for file in self.files}
         while (file := names.file_id(self._session)) in taken:
             pass
-        self._writers[-1] = self._store.write_file(self._session, file)
+        self._writers[-1] = self._store.write_file(self._session, file, name)
         self.files[-1] = replace(self.files[-1], id=file)
 
     async def _write(self, data: bytes) -> None:

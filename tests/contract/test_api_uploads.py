@@ -1,6 +1,7 @@
 """POST /upload from end to end: what is stored, what is answered, and that nothing stays behind."""
 
 import asyncio
+import base64
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -52,7 +53,10 @@ async def test_a_file_becomes_an_object_and_a_session_that_holds_it(length: bool
         assert re.fullmatch("[a-z0-9]{21}", session)
         assert re.fullmatch("[a-z0-9]{21}", stored)
         assert stored.startswith(session[:13])
-        assert system.store.objects == {f"/kubecoderun/inst/kubecoderun/{session}/{stored}": content}
+        key = f"/kubecoderun/inst/kubecoderun/{session}/{stored}"
+        assert system.store.objects == {key: content}
+        word = system.store.metadata[key].removeprefix("=?UTF-8?B?").removesuffix("?=")
+        assert base64.b64decode(word).decode() == "données é.csv"
         (resource,) = system.api.sessions()
         assert resource["metadata"]["name"] == session
         assert resource["metadata"]["labels"][names.LABEL_FRONT_END] == "replica-1"
@@ -109,6 +113,7 @@ async def test_an_empty_file_and_a_big_one() -> None:
         contents = [system.store.files[entry["fileId"]] for entry in reply.json["files"]]
         assert contents == [b"", big]
         assert system.store.asked["complete"] == 1
+        assert set(system.store.metadata.values()) == {"empty", "big"}
 
 
 async def test_a_name_as_in_rfc_5987() -> None:
