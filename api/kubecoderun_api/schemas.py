@@ -81,6 +81,25 @@ class OutputFile(Answered):
     modified_from: FileOrigin | None = None
 
 
+class Delivery(Answered):
+    """Some files could not be stored."""
+
+    code: Literal["artifact_delivery_failed"]
+    status: Literal["partial", "failed"]
+    attempted: int
+    delivered: int
+    failed: int
+
+
+class Truncation(Answered):
+    """Some files were left out."""
+
+    code: Literal["artifact_truncated"]
+    reasons: dict[str, int] = Field(description="max_files, size, depth, path and unreadable")
+    skipped: list[str] = Field(description="the first of them by name")
+    skipped_count: int
+
+
 class ExecAnswer(Answered):
     """A program that ran, whatever became of it."""
 
@@ -95,6 +114,8 @@ class ExecAnswer(Answered):
     wall_time: int | None = Field(description="milliseconds")
     cpu_time: int | None = Field(description="milliseconds")
     memory: int | None = Field(description="largest resident size in bytes")
+    artifact_delivery: Delivery | None = None
+    artifact_truncation: Truncation | None = None
 
 
 # --- uploads --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from kubecoderun_api import wire
+from kubecoderun_api import scopes, wire
 from kubecoderun_api.arrivals import MAX_BATCH_FILES, Arrivals, Arrived, Batch
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import MAX_FILE_PARTS, Form, FormError
@@ -181,7 +181,9 @@ class Uploads:
             for event in form.feed(chunk):
                 await arrivals.take(event)
         form.finish()
-        read_only = _flag(form.fields.get("read_only", ""))
+        fields = form.fields
+        scopes.check(fields.get("kind"), fields.get("id"), fields.get("version"))
+        read_only = _flag(fields.get("read_only", ""))
         kept = arrivals.kept
         if not kept:
             return

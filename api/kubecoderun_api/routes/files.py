@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import openapi, schemas, session_files, wire
+from kubecoderun_api import openapi, schemas, scopes, session_files, wire
 from kubecoderun_api.downloads import Download, headers_of, wanted_range
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import authorise
@@ -125,6 +125,8 @@ def _admit(request: Request, *ids: str) -> Services:
     authorise(request, services)
     if not all(map(_ID.fullmatch, ids)):
         wire.refuse("An id has 21 letters, digits, dashes or underscores.", error="Bad request")
+    query = request.query_params
+    scopes.check(query.get("kind"), query.get("id"), query.get("version"))
     context: RequestContext = request.scope[CONTEXT]
     context.facts.update(zip(("session", "file"), ids, strict=False))
     return services
