@@ -75,9 +75,9 @@ class Relay:
                 await run.under_way.wait()
         except TimeoutError:
             return WAITING
-        pod = run.pod
-        if pod is None:
+        if run.held is None:
             return WAITING
+        pod = run.held.pod
         left = max(0.0, until - time.monotonic())
         wanted = protocol.OutputRequest(question.stdout, question.stderr, left)
         try:

@@ -64,7 +64,7 @@ class Run:
         self._answer = Answer(session, self._record, tools.cluster)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
-        self._held: HeldPod | None = None
+        self.held: HeldPod | None = None
         self._waiter: asyncio.Future[Member] | None = None
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
@@ -79,11 +79,6 @@ class Run:
         """When serving the session began (monotonic)."""
         return self._clock.began
 
-    @property
-    def pod(self) -> Member | None:
-        """The pod that the session has."""
-        return self._held.pod if self._held is not None else None
-
     # --- events -----------------------------------------------------------------------------------
 
     def update(self, session: Session) -> None:
@@ -97,13 +92,13 @@ class Run:
             self._waiter.set_exception(CancelRequestedError())
         elif self._binding is not None:
             self._binding.cancel()
-        elif self._started and self._held is not None:
-            self._tools.background.spawn(self._cancel(self._held.pod), f"cancel {session.name}")
+        elif self._started and self.held is not None:
+            self._tools.background.spawn(self._cancel(self.held.pod), f"cancel {session.name}")
 
     def pod_changed(self, pod: Member, gone: bool) -> None:
         """Something about the session's pod."""
-        if self._held is not None and pod.uid == self._held.pod.uid:
-            self._held.changed(pod, gone)
+        if self.held is not None and pod.uid == self.held.pod.uid:
+            self.held.changed(pod, gone)
 
     # --- the whole way ----------------------------------------------------------------------------
 
@@ -136,8 +131,8 @@ class Run:
         """Free the pod or the place in the queue. For a session that was deleted."""
         if self._keeper is not None:
             self._keeper.withdraw(self.session.uid)
-        if self._held is not None:
-            self._registry.discard(self._held.pod, "finished")
+        if self.held is not None:
+            self._registry.discard(self.held.pod, "finished")
         elif self._keeper is not None:
             self._keeper.release(self.session.uid)
 
@@ -154,12 +149,12 @@ class Run:
         for _ in range(self._tools.settings.pods_tried):
             pod = await self._obtain(keeper, first)
             self._clock.mark("waiting")
-            self._held = HeldPod(pod, self._tools.cluster)
+            self.held = HeldPod(pod, self._tools.cluster)
             self._record.attempts += 1
             binding = await self._bind(pod, order)
-            if binding.bond is Bond.BOUND and not self._held.pod.deleting and not self._held.gone:
+            if binding.bond is Bond.BOUND and not self.held.pod.deleting and not self.held.gone:
                 self._record.timings.update(binding.timings)
-                return await self._start(self._held)
+                return await self._start(self.held)
             self._give_up(keeper, pod, binding)
             if binding.bond is Bond.TAKEN and (resumed := await self._resume()) is not None:
                 return resumed
@@ -239,7 +234,7 @@ class Run:
         cause = binding.cause or "deleted"
         metrics.CONFLICTS.labels(pod.namespace, pod.pool, cause).inc()
         logger.warning("a pod could not be used", extra=self._about(pod=pod.name, cause=cause))
-        self._held = None
+        self.held = None
         if binding.owner:
             # An earlier operator gave it to that session, which goes on there or has ended by now: then the
             # sweeper finds the pod.
@@ -272,14 +267,14 @@ class Run:
                 self._registry.hand_over(carrier.member, owner.uid)
         self._record.attempts = max(self._record.attempts, len(carriers))
         if decision.pod is not None:
-            self._held = HeldPod(decision.pod, self._tools.cluster)
+            self.held = HeldPod(decision.pod, self._tools.cluster)
         if decision.step is Step.LOST:
-            return await self._lost(self._held)
-        if self._held is None:
+            return await self._lost(self.held)
+        if self.held is None:
             return None
         if decision.step is Step.ATTACH:
-            return await self._start(self._held, attach=True)
-        return await self._prepare_again(self._held)
+            return await self._start(self.held, attach=True)
+        return await self._prepare_again(self.held)
 
     async def _prepare_again(self, held: HeldPod) -> Outcome | None:
         """The status names the pod, but it has no program yet. None if it cannot be used after all."""
@@ -287,7 +282,7 @@ class Run:
         binding = await self._bind(held.pod, order)
         if binding.bond is not Bond.BOUND:
             self._registry.discard(held.pod, "unusable")
-            self._held = None
+            self.held = None
             return None
         self._record.timings.update(binding.timings)
         return await self._start(held)
@@ -388,12 +383,12 @@ class Run:
         """The run takes a while: write down in its pod whose it is, and let the node end it should no
         operator be there to do it. Short runs are spared that: each change of a pod has the node and the
         control plane at work while the program runs."""
-        if self.answered or self._held is None:
+        if self.answered or self.held is None:
             return
         if not self._named and self._started:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
-        self._tools.background.spawn(self._mark_pod(self._held), f"mark {self._held.pod.name}")
+        self._tools.background.spawn(self._mark_pod(self.held), f"mark {self.held.pod.name}")
 
     async def _mark_pod(self, held: HeldPod) -> None:
         deadline = float(self._tools.settings.longest_run_seconds(self._limit_seconds()))
@@ -427,8 +422,8 @@ class Run:
             self.abandon()
             return None
         self._clock.mark("completing")
-        if self._held is not None:
-            self._registry.discard(self._held.pod, "finished")
+        if self.held is not None:
+            self._registry.discard(self.held.pod, "finished")
         self._note(outcome)
         return stored
 
@@ -438,7 +433,7 @@ class Run:
         """Metrics, and the one log line of a normal session."""
         start = str(self._record.start_type or "")
         took = self._clock.tell(self.session, str(outcome.reason), start)
-        pod = self._held.pod.name if self._held is not None else ""
+        pod = self.held.pod.name if self.held is not None else ""
         fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)
 
