@@ -12,7 +12,7 @@ Json = dict[str, Any]
 _WHEN: Final = {
     400: "the request cannot be understood or served as it is; the message says what to change",
     401: "no key, or one that is not known",
-    404: "there is no such file, or not any more",
+    404: "there is no such file or run, or not any more",
     405: "this address does not answer to that method",
     408: "the body did not arrive in time",
     413: "too large",
@@ -57,6 +57,18 @@ def content(description: str, media_type: str = "application/octet-stream") -> J
         "description": description,
         "content": {media_type: {"schema": {"type": "string", "format": "binary"}}},
     }
+
+
+def model(described: type[BaseModel], description: str) -> Json:
+    """One of the `responses` of a route that answers with a JSON object."""
+    return {"model": described, "description": description}
+
+
+def events() -> Json:
+    """One of the `responses` of a route that answers with server-sent events."""
+    fields = {name: {"type": "string"} for name in ("event", "id", "data")}
+    schema = {"type": "object", "properties": fields}
+    return {"description": "server-sent events", "content": {"text/event-stream": {"schema": schema}}}
 
 
 def listing(*models: type[BaseModel]) -> Json:

@@ -118,6 +118,29 @@ class ExecAnswer(Answered):
     artifact_truncation: Truncation | None = None
 
 
+class Accepted(Answered):
+    """A run that was handed in without waiting for its end."""
+
+    session_id: Id
+    status: Literal["accepted"]
+    result: str = Field(description="address of the answer")
+    events: str = Field(description="address of the events")
+
+
+class Unfinished(Answered):
+    """A run that has no answer yet."""
+
+    session_id: str
+    phase: str
+
+
+class Cancelling(Answered):
+    """A run that is being ended."""
+
+    session_id: str
+    message: str
+
+
 # --- uploads --------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,8 @@ PATHS: Final = ("/exec",)
 @router.post(
     "/exec",
     response_model=schemas.ExecAnswer,
-    responses=openapi.errors(400, 401, 408, 413, 429, 503, 504),
+    responses=openapi.errors(400, 401, 408, 413, 429, 503, 504)
+    | {202: openapi.model(schemas.Accepted, "handed in, with Prefer: respond-async")},
     openapi_extra=openapi.json_body(schemas.ExecCall),
 )
 async def execute(request: Request) -> Response:

@@ -5,11 +5,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, wire
+from kubecoderun_api import answers, openapi, schemas, wire
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.progress import ENDED, Progress
-from kubecoderun_api.routes.files import admit
+from kubecoderun_api.routes.files import SessionId, admit
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.watchers import EventStream
@@ -20,8 +20,16 @@ PATHS: Final = ("/exec/{session}", "/exec/{session}/events")
 Json = dict[str, Any]
 
 
-@router.get("/exec/{session}/events")
-async def events(request: Request, session: str) -> Response:
+@router.get(
+    "/exec/{session}/events",
+    response_model=None,
+    responses=openapi.errors(400, 401, 404, 429, 503)
+    | {
+        200: openapi.events(),
+        204: {"description": "the last event has been told before"},
+    },
+)
+async def events(request: Request, session: SessionId) -> Response:
     """Output and phase of a run as they come, and in the end its result: server-sent events."""
     services = admit(request, session)
     cursor = request.headers.get("last-event-id", "").strip()
@@ -39,8 +47,13 @@ async def events(request: Request, session: str) -> Response:
     )
 
 
-@router.get("/exec/{session}")
-async def result(request: Request, session: str) -> Response:
+@router.get(
+    "/exec/{session}",
+    response_model=schemas.ExecAnswer,
+    responses=openapi.errors(400, 401, 404, 429, 503)
+    | {202: openapi.model(schemas.Unfinished, "it has not ended")},
+)
+async def result(request: Request, session: SessionId) -> Response:
     """The answer to a run as /exec gives it, or 202 while there is none yet."""
     services = admit(request, session)
     found = await _run(services, session)
@@ -51,8 +64,13 @@ async def result(request: Request, session: str) -> Response:
     return JSONResponse(body, status)
 
 
-@router.delete("/exec/{session}")
-async def cancel(request: Request, session: str) -> Response:
+@router.delete(
+    "/exec/{session}",
+    status_code=202,
+    response_model=schemas.Cancelling,
+    responses=openapi.errors(400, 401, 404, 503),
+)
+async def cancel(request: Request, session: SessionId) -> Response:
     """End a run. One that has ended keeps its result."""
     services = admit(request, session)
     await _run(services, session)
