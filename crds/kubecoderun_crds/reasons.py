@@ -83,6 +83,7 @@ class PoolReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     PODS_FAILING = "PodsFailing"
+    NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
     AT_MAX_PODS = "AtMaxPods"
     NOTHING_WAITING = "NothingWaiting"
 
@@ -168,6 +169,7 @@ POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {
     PoolReason.UNSCHEDULABLE: "no node has room for the pods, or none fits their constraints",
     PoolReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
     PoolReason.PODS_FAILING: "pods start but fail or never become ready",
+    PoolReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
     PoolReason.AT_MAX_PODS: "maxPods pods exist already",
     PoolReason.NOTHING_WAITING: "no session waits for a pod",
 }
@@ -178,6 +180,7 @@ _BLOCKED: Final = (
     PoolReason.UNSCHEDULABLE,
     PoolReason.QUOTA_EXCEEDED,
     PoolReason.PODS_FAILING,
+    PoolReason.NETWORK_POLICY_FAILED,
 )
 
 POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ...]]]] = {
