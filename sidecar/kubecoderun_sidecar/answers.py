@@ -11,6 +11,10 @@ Reason = Literal[
     "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost",
     "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
 ]  # fmt: skip
+PROTOCOL = "1.1"
+"""Of HTTP protocol 1. The second number rises with every addition; an addition changes no meaning."""
+FIRST_PROTOCOL = "1.0"
+"""Of sidecars that do not say."""
 RunState = Literal["prepared", "running", "finished"]
 RuntimeState = Literal["waiting", "warm", "lost"]
 
@@ -53,10 +57,19 @@ class StateAnswer:
     epoch: int
     run: RunState | None
     runtime: RuntimeState
+    protocol: str = PROTOCOL
 
     def to_json(self) -> bytes:
         owner = self.owner.to_wire() if self.owner else None
-        return encode_object({"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime})
+        return encode_object(
+            {
+                "owner": owner,
+                "epoch": self.epoch,
+                "run": self.run,
+                "runtime": self.runtime,
+                "protocol": self.protocol,
+            }
+        )
 
     @classmethod
     def parse(cls, body: bytes) -> StateAnswer:
@@ -68,6 +81,7 @@ class StateAnswer:
             fields.integer("epoch", 0, _MAX_INT),
             cast(RunState | None, run),
             cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
+            fields.optional_text("protocol", max_bytes=16) or FIRST_PROTOCOL,
         )
 
 

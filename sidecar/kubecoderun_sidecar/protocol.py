@@ -62,6 +62,7 @@ __all__ = [
 DEFAULT_PORT = 8790
 PATH_HEALTH = "/healthz"
 PATH_READY = "/readyz"
+PATH_METRICS = "/metrics"
 PATH_STATE = "/v1/state"
 PATH_PREPARE = "/v1/prepare"
 PATH_START = "/v1/start"

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.answers import (
     Event,
     Finished,
@@ -263,6 +264,9 @@ class Run:
         self._publish(await store_result(self._store, target, result, kept, notes))
 
     def _publish(self, result: RunResult) -> None:
+        metrics.RUNS.inc(result.reason)
+        metrics.OUTPUT.inc("stdout", result.stdout.bytes)
+        metrics.OUTPUT.inc("stderr", result.stderr.bytes)
         self._result = result
         # Their bytes are in the result now; the pod may idle for a long time before it is deleted.
         self._outputs = (OutputKeeper(0), OutputKeeper(0))

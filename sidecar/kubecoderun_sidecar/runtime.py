@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from typing import Protocol
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.delivery import Batch
 from kubecoderun_sidecar.dialogue import (
     ALLOWED,
@@ -185,6 +186,7 @@ class RuntimeLink:
         """Give the runner up: close the connection, and tell everybody why. Only the first call counts."""
         if self.lost:
             return
+        metrics.RUNTIME_LOST.inc()
         ended = self.phase is Phase.ENDED
         self._enter(Phase.LOST)
         self._detail = detail
