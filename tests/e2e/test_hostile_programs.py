@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +19,10 @@ from e2e.deployment import POOLS, SESSIONS
 from e2e.frontend import FrontEnd
 from e2e.kube import Kube, Object
 from e2e.pools import ended, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
+from hostile.cage import PROGRAMS, cage, program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("canary")]
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "hostile" / "programs"
-LIMITS = {"maxPrintedBytes": 8 << 20, "maxProcesses": 64, "maxOpenFiles": 128, "maxFileBytes": 1 << 20}
-MEMORY = "256Mi"
 OMITTED = r"\n\[\.\.\. \d+ bytes omitted \.\.\.\]\n"
 
 
@@ -124,16 +121,7 @@ def make_pool(kube: Kube, pool: str) -> Iterator[Callable[..., str]]:
     def make(**spec: object) -> str:
         name = fresh_name("x-hostile")
         like = kube.pool(pool)
-        runtime = {
-            "image": like["spec"]["runtime"]["image"],
-            "languages": ["py"],
-            "preload": [],
-            "scratch": {"size": "48Mi"},
-            "resources": {"requests": {"memory": "64Mi"}, "limits": {"cpu": "1", "memory": MEMORY}},
-        }
-        put_pool(
-            kube, pool_manifest(name, like, runtime=runtime, limits=LIMITS, replicas=2, maxPods=5, **spec)
-        )
+        put_pool(kube, pool_manifest(name, like, **{**cage(like["spec"]["runtime"]["image"]), **spec}))
         made.append(name)
         wait_at_target(kube, name)
         return name
@@ -144,7 +132,7 @@ def make_pool(kube: Kube, pool: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="module")
-def cage(make_pool: Callable[..., str]) -> str:
+def tight_pool(make_pool: Callable[..., str]) -> str:
     """The pool of most of them, without a network."""
     return make_pool()
 
@@ -154,10 +142,9 @@ def outcome(kube: Kube) -> Iterator[Callable[..., Object]]:
     """Runs a program in a pool; the session's status at its end."""
     made: list[str] = []
 
-    def run(pool: str, program: str, **request: Any) -> Object:
+    def run(pool: str, named: str, **request: Any) -> Object:
         made.append(fresh_name("x-hostile"))
-        code = (PROGRAMS / f"{program}.py").read_text()
-        kube.apply(session_manifest(made[-1], pool, code, **request))
+        kube.apply(session_manifest(made[-1], pool, program(named), **request))
         status: Object = ended(kube, made[-1])["status"]
         return status
 
@@ -167,8 +154,10 @@ def outcome(kube: Kube) -> Iterator[Callable[..., Object]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
-def test_a_hostile_program_ends_as_it_should(cage: str, outcome: Callable[..., Object], case: Case) -> None:
-    status = outcome(cage, case.program, timeoutSeconds=case.seconds)
+def test_a_hostile_program_ends_as_it_should(
+    tight_pool: str, outcome: Callable[..., Object], case: Case
+) -> None:
+    status = outcome(tight_pool, case.program, timeoutSeconds=case.seconds)
     result = status.get("result", {})
     assert re.fullmatch(case.reason, status["reason"]), status
     assert re.fullmatch(case.stdout, result.get("stdout", "")), status
@@ -185,12 +174,12 @@ def test_every_program_has_a_test() -> None:
     assert {path.stem for path in PROGRAMS.glob("*.py")} == {case.program for case in CASES} | elsewhere
 
 
-def test_no_address_can_be_reached(kube: Kube, cage: str, outcome: Callable[..., Object]) -> None:
+def test_no_address_can_be_reached(kube: Kube, tight_pool: str, outcome: Callable[..., Object]) -> None:
     """The metadata service, the API server, DNS, another pod's sidecar, and that of its own pod."""
-    neighbour = kube.pods(cage)[0]["status"]["podIP"]
+    neighbour = kube.pods(tight_pool)[0]["status"]["podIP"]
     service = kube.request("GET", "/api/v1/namespaces/default/services/kubernetes")["spec"]["clusterIP"]
     targets = ["169.254.169.254:80", f"{service}:443", "10.96.0.10:53", f"{neighbour}:8790", "127.0.0.1:8790"]
-    status = outcome(cage, "reach_out", args=targets)
+    status = outcome(tight_pool, "reach_out", args=targets)
     assert status["result"]["stdout"] == "EAFNOSUPPORT\n" * len(targets) + "no name\n"
 
 
