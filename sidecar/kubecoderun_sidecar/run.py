@@ -254,6 +254,8 @@ class Run:
             for name, part in zip(("stdout", "stderr"), kept, strict=True)
             if not part.complete
         ]
+        if ending.reason == "OutputLimit":
+            cut = []
         lines = [ending.advice, *cut] if ending.advice else cut
         last = self._outputs[1].last(1)
         return replace(ending, notes=appended(lines, fresh_line=last in (b"", b"\n")))
