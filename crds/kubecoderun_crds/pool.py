@@ -268,7 +268,7 @@ class PoolSpec(Model):
                 "sessionDefaults.timeoutSeconds must not be larger than limits.maxTimeoutSeconds",
             ),
             rule(
-                "self.network == 'Restricted' || size(self.egress) == 0",
+                "self.network == 'Restricted' || size(self.?egress.orValue([])) == 0",
                 "egress is for network Restricted only",
             ),
         )
