@@ -44,6 +44,16 @@ from kubecoderun_crds.reasons import (
     StartType,
     phase_of,
 )
+from kubecoderun_crds.toolcalls import (
+    CALL_ID_PATTERN,
+    INLINE_RESULTS_CHARACTERS,
+    MAX_CALLS,
+    MAX_TOOLS,
+    TOOL_LANGUAGES,
+    ToolCall,
+    ToolName,
+    ToolResult,
+)
 
 INLINE_CODE_BYTES: Final = 16_384
 """Code in UTF-8 up to this size stands in the request; larger code goes to the object store."""
@@ -79,6 +89,7 @@ _ONLY_OF_RUNS: Final = (
     "stdin",
     "env",
     "timeoutSeconds",
+    "tools",
 )
 
 
@@ -151,6 +162,10 @@ class Request(Model):
                 f"!has(self.env) || self.env.map(entry, size(entry.value)).sum() <= {MAX_ARGS_LENGTH}",
                 f"values of env must not have more than {MAX_ARGS_LENGTH} characters together",
             ),
+            rule(
+                f"!has(self.tools) || !has(self.language) || self.language in {cel_list(TOOL_LANGUAGES)}",
+                f"only programs in {' and '.join(TOOL_LANGUAGES)} can have tools",
+            ),
         )
     )
 
@@ -183,6 +198,12 @@ class Request(Model):
         list[InputReference], Field(max_length=MAX_FILES, json_schema_extra=map_list("path"))
     ] = Field(default_factory=list)
     """Files of other sessions that stand in the working directory /mnt/data before the program starts."""
+    tools: (
+        Annotated[list[ToolName], Field(min_length=1, max_length=MAX_TOOLS, json_schema_extra=SET_LIST)]
+        | None
+    ) = None
+    """Tools that the program can call. Each call stands in status.toolCalls, and waits until its result stands
+    in spec.toolResults."""
     files: (
         Annotated[list[HeldFile], Field(min_length=1, max_length=MAX_FILES, json_schema_extra=map_list("id"))]
         | None
@@ -218,6 +239,27 @@ class SessionSpec(Model):
                 "removedFiles must only grow: a removed file does not come back",
                 "FieldValueForbidden",
             ),
+            rule(
+                "!has(self.toolResults) || has(self.request.tools)",
+                "only a session with request.tools can have toolResults",
+            ),
+            rule(
+                "!has(oldSelf.toolResults) || has(self.toolResults) "
+                "&& oldSelf.toolResults.all(id, id in self.toolResults)",
+                "toolResults must only grow: a result cannot be taken back",
+                "FieldValueForbidden",
+            ),
+            rule(
+                f"!has(self.toolResults) || self.toolResults.all(id, id.matches('{CALL_ID_PATTERN}'))",
+                "toolResults must have ids of calls, as in status.toolCalls",
+            ),
+            rule(
+                "!has(self.toolResults) || self.toolResults.map(id, "
+                "size(self.toolResults[id].?value.orValue(''))).sum() "
+                f"<= {INLINE_RESULTS_CHARACTERS}",
+                f"values of toolResults must not have more than {INLINE_RESULTS_CHARACTERS} characters together: "
+                "use valueRef",
+            ),
         )
     )
 
@@ -232,6 +274,8 @@ class SessionSpec(Model):
         default_factory=list
     )
     """Ids of files of this session that do not exist any more for anybody; can only grow."""
+    tool_results: Annotated[dict[str, ToolResult], Field(max_length=MAX_CALLS)] | None = None
+    """What came of the program's tool calls, by the id of the call; can only grow, and each is final."""
 
 
 class SessionPod(Model):
@@ -391,6 +435,8 @@ class SessionStatus(Model):
     """The first of the new or changed files that were not kept."""
     skipped_file_count: BigCount | None = None
     """How many new or changed files were not kept."""
+    tool_calls: Annotated[dict[str, ToolCall], Field(max_length=MAX_CALLS)] | None = None
+    """Tool calls that the program has made, by id. It waits for those that have nothing in spec.toolResults."""
     conditions: Annotated[list[Condition], Field(max_length=4, json_schema_extra=map_list("type"))] = Field(
         default_factory=list
     )

@@ -25,7 +25,10 @@ class Language:
         return [part.replace("{source}", source) for part in self.command] + args
 
 
-TABLE: Final = (Language("py", "main.py", ("python", "{source}"), spare=True),)
+TABLE: Final = (
+    Language("py", "main.py", ("python", "{source}"), spare=True),
+    Language("bash", "main.sh", ("bash", "{source}")),
+)
 
 BY_NAME: Final = {language.name: language for language in TABLE}
 

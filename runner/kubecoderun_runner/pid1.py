@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -20,6 +21,8 @@ from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.toolcalls import ToolDesk
+from kubecoderun_runner.toolprograms import arrange
 from kubecoderun_runner.workspace import open_folder
 
 PROTOCOL: Final = 1
@@ -64,6 +67,8 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._tools: ToolDesk | None = None
+        """Where the program that is prepared or runs calls tools, if it may."""
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -169,6 +174,12 @@ class Pid1:
                 self._confirm()
             case b"G" if self._prepared is not None:
                 self._start(self._prepared)
+            case b"A" if self._tools is not None:
+                self._tools.answer(bytes(payload))
+            case b"V" if self._tools is not None:
+                self._tools.value(bytes(payload))
+            case b"A" | b"V" if self._run is None:
+                pass  # the program has ended in the meantime
             case b"K":
                 if self._run is not None and self._run.ending is None:
                     self._run.cancelled = True
@@ -196,9 +207,29 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
+        self._offer_tools(delivery)
         if self._spare is not None and not self._spare_fits(delivery):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
+
+    def _offer_tools(self, delivery: Delivery) -> None:
+        """Let the program call the tools it may, if any. UndeliverableError when there is no room for that."""
+        order = delivery.order
+        if not order.tools:
+            return
+        try:
+            self._tools = desk = ToolDesk(self._selector, self._channel.send, self._wait_for_tools)
+            env = arrange(order.language, delivery.source_name, order.tools, desk.folder, desk.path)
+        except ValueError as error:
+            raise frames.FrameError(str(error)) from None
+        except OSError as error:
+            message = f"no tools can be offered: {error.strerror}"
+            raise UndeliverableError("inputs_too_large", 0, message) from None
+        order.env.update(env)
+
+    def _wait_for_tools(self, waiting: bool) -> None:
+        if self._run is not None:
+            self._run.waits(waiting)
 
     def _spare_fits(self, delivery: Delivery) -> bool:
         """A spare stands for exactly `python main.py` in the pod's own environment, with nothing in the
@@ -319,6 +350,9 @@ class Pid1:
     def _report_end(self, ended: bytes) -> None:
         """Send frame X, and the list of the program's files if they are wanted."""
         delivery, self._running = self._running, None
+        if self._tools is not None:
+            self._tools.close()
+            self._tools = None
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
             return
@@ -328,7 +362,9 @@ class Pid1:
     # -- time, signals, back-pressure
 
     def _patience(self) -> float | None:
-        return None if self._run is None else max(0.0, self._run.deadline - time.monotonic())
+        if self._run is None or self._run.deadline == math.inf:
+            return None
+        return max(0.0, self._run.deadline - time.monotonic())
 
     def _keep_time(self) -> None:
         run = self._run
