@@ -202,8 +202,8 @@ class Request(Model):
         Annotated[list[ToolName], Field(min_length=1, max_length=MAX_TOOLS, json_schema_extra=SET_LIST)]
         | None
     ) = None
-    """Tools that the program can call. Each call stands in status.toolCalls, and waits until its result stands
-    in spec.toolResults."""
+    """Tools that the program can call. Each call stands in status.toolCalls, and waits until its result
+    stands in spec.toolResults."""
     files: (
         Annotated[list[HeldFile], Field(min_length=1, max_length=MAX_FILES, json_schema_extra=map_list("id"))]
         | None
@@ -257,8 +257,8 @@ class SessionSpec(Model):
                 "!has(self.toolResults) || self.toolResults.map(id, "
                 "size(self.toolResults[id].?value.orValue(''))).sum() "
                 f"<= {INLINE_RESULTS_CHARACTERS}",
-                f"values of toolResults must not have more than {INLINE_RESULTS_CHARACTERS} characters together: "
-                "use valueRef",
+                f"values of toolResults must not have more than {INLINE_RESULTS_CHARACTERS} characters "
+                "together: use valueRef",
             ),
         )
     )
@@ -436,7 +436,8 @@ class SessionStatus(Model):
     skipped_file_count: BigCount | None = None
     """How many new or changed files were not kept."""
     tool_calls: Annotated[dict[str, ToolCall], Field(max_length=MAX_CALLS)] | None = None
-    """Tool calls that the program has made, by id. It waits for those that have nothing in spec.toolResults."""
+    """Tool calls that the program has made, by id. It waits for those
+    that have nothing in spec.toolResults."""
     conditions: Annotated[list[Condition], Field(max_length=4, json_schema_extra=map_list("type"))] = Field(
         default_factory=list
     )

@@ -1,12 +1,13 @@
 """Programmatic tool calling: which tools a program may call, the calls it has made, and their results.
 
-A value, that is what a call is made with and what comes back, is one JSON value as ASCII text: other characters
-stand in it as escapes. A text up to INLINE_VALUE_CHARACTERS stands in the resource, a longer one in the object
-store, under the session's own key that `input_object` or `result_object` names.
+A value, that is what a call is made with and what comes back, is one JSON value as ASCII text: other
+characters stand in it as escapes. A text up to INLINE_VALUE_CHARACTERS stands in the resource, a longer one
+in the object store, under the session's own key that `input_object` or `result_object` names.
 """
 
 import keyword
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
@@ -36,8 +37,31 @@ CALL_ID_PATTERN: Final = r"^call_[0-9]{3,6}$"
 _CALL_ID: Final = re.compile(r"call_[0-9]{3,6}")
 
 _BASH_RESERVED: Final = frozenset(
-    "if then else elif fi case esac for while until do done in function select time coproc "
-    "declare typeset local readonly export unset".split()
+    [
+        "if",
+        "then",
+        "else",
+        "elif",
+        "fi",
+        "case",
+        "esac",
+        "for",
+        "while",
+        "until",
+        "do",
+        "done",
+        "in",
+        "function",
+        "select",
+        "time",
+        "coproc",
+        "declare",
+        "typeset",
+        "local",
+        "readonly",
+        "export",
+        "unset",
+    ]
 )
 """As LibreChat's client has them."""
 
@@ -73,6 +97,19 @@ def identifier(tool: str, language: str) -> str:
         made = f"_{made}"
     reserved = made in _BASH_RESERVED if language == "bash" else keyword.iskeyword(made)
     return f"{made}_tool" if reserved else made
+
+
+def clash(tools: Iterable[str], language: str) -> str:
+    """Why a program cannot have these tools together; empty if it can."""
+    found: dict[str, str] = {}
+    for tool in tools:
+        function = identifier(tool, language)
+        if not function:
+            return f"the tool {tool} has a name without any letter, digit or underscore"
+        if function in found:
+            return f"the tools {found[function]} and {tool} would both be the function {function}"
+        found[function] = tool
+    return ""
 
 
 ToolName = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_LENGTH, pattern=LINE_PATTERN)]

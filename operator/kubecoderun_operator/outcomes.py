@@ -189,6 +189,10 @@ class Record:
     start_type: StartType | None = None
     pod: Mapping[str, Any] | None = None
     timings: dict[str, str] = field(default_factory=dict)
+    tool_calls: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Calls that the program has made, in the form of the status."""
+    answered: frozenset[str] = frozenset()
+    """Those of them whose results stand in the spec."""
 
     def name_pod(self, pod: Member) -> None:
         """The session's program is about to be started in this pod."""
@@ -200,14 +204,18 @@ class Record:
         return self._status(Phase.QUEUED, Reason.WAITING_FOR_POD, REASON_MEANINGS[Reason.WAITING_FOR_POD])
 
     def running(self) -> dict[str, Any]:
-        """Status of a session whose program has been running for a while."""
-        return self._status(Phase.RUNNING, None, "")
+        """Status of a session whose program has been running for a while, or waits for tools."""
+        if self.answered.issuperset(self.tool_calls):
+            return self._status(Phase.RUNNING, None, "")
+        reason = Reason.WAITING_FOR_TOOLS
+        return self._status(Phase.RUNNING, reason, REASON_MEANINGS[reason])
 
     def completed(self, outcome: Outcome, now: float) -> dict[str, Any]:
         """The final status."""
         moment = timestamp(now)
         timings = {**self.timings, **outcome.timings, "completed": moment}
         message = printable(outcome.message or REASON_MEANINGS[outcome.reason], MESSAGE_MAX_LENGTH)
+        self.answered = frozenset(self.tool_calls)
         made = self._status(phase_of(outcome.reason), outcome.reason, message)
         made["timings"] = timings
         if outcome.result is not None:
@@ -244,4 +252,9 @@ class Record:
             made["startType"] = str(self.start_type)
         if self.pod is not None:
             made["pod"] = dict(self.pod)
+        if self.tool_calls:
+            made["toolCalls"] = {
+                id: {"name": call["name"]} if id in self.answered else dict(call)
+                for id, call in self.tool_calls.items()
+            }
         return made

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
@@ -22,9 +22,10 @@ from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
-from kubecoderun_sidecar.protocol import RunResult, StartRequest
+from kubecoderun_sidecar.protocol import RunResult, StartRequest, ToolCall
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Run:
         self._registry = registry
         self._record = _record(session, tools.epoch())
         self._answer = Answer(session, self._record, tools.cluster)
+        self._calls = ToolCalls(session, self._record, tools)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
         self._held: HeldPod | None = None
@@ -80,6 +82,7 @@ class Run:
         asked_before = self.session.cancel
         self.session = session
         self._record.generation = max(self._record.generation, session.generation)
+        self._calls.seen(session)
         if not session.cancel or asked_before:
             return
         if self._waiter is not None and not self._waiter.done():
@@ -264,6 +267,7 @@ class Run:
             return await self._follow(held)
         finally:
             alarm.cancel()
+            self._calls.close()
             self._mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
@@ -274,7 +278,11 @@ class Run:
                     await asyncio.sleep(_PAUSES[min(self._broken, len(_PAUSES) - 1)])
                     # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
-                        held.pod, self.session.uid, self._start_request(), self._program_started
+                        held.pod,
+                        self.session.uid,
+                        self._start_request(),
+                        self._program_started,
+                        lambda calls: self._tools_called(held.pod, calls),
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
@@ -309,7 +317,7 @@ class Run:
             self._tools.storage,
             self.session,
             self._order.limits if self._order is not None else limits,
-            self._limit_seconds() + settings.collect_seconds,
+            settings.longest_run_seconds(self._limit_seconds(), tools=self._has_tools()),
             settings.stored_after_seconds,
         )
 
@@ -334,19 +342,28 @@ class Run:
         self._record.timings["started"] = at
         self._broken = 0
 
+    def _tools_called(self, pod: Member, calls: Sequence[ToolCall]) -> None:
+        """The program waits for tools: say so."""
+        if self._calls.told(pod, calls) and not self.answered:
+            waiting = self._answer.progress(self._record.running())
+            self._tools.background.spawn(waiting, f"tool calls of {self.session.name}")
+
+    def _has_tools(self) -> bool:
+        return bool(self.session.request.get("tools"))
+
     def _goes_on(self) -> None:
         """The run takes a while: say so, and let the node end its pod should no operator be there to do it.
         Short runs are spared both writes."""
         if self.answered or self._held is None:
             return
-        if self.session.phase != Phase.RUNNING:
+        if self.session.phase != Phase.RUNNING and not self._record.tool_calls:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
         if not self._held.pod.limited:
             self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
 
     async def _limit(self, pod: Member) -> None:
-        deadline = self._tools.settings.longest_run_seconds(self._limit_seconds())
+        deadline = self._tools.settings.longest_run_seconds(self._limit_seconds(), tools=self._has_tools())
         patch = pods.backstop(pod, deadline, time.time())
         try:
             await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
@@ -421,6 +438,7 @@ def _record(session: Session, epoch: int) -> Record:
         start_type=StartType(start) if start in set(StartType) else None,
         pod=status.get("pod"),
         timings=dict(status.get("timings") or {}),
+        tool_calls=dict(status.get("toolCalls") or {}),
     )
 
 

@@ -2,8 +2,8 @@
 
 Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
 the listing, D data of a file, U unreadable, Q tool call, F fault.
-Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file, A answer
-to a tool call, V data of its result.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed
+file, A answer to a tool call, V data of its result.
 """
 
 from __future__ import annotations

@@ -213,7 +213,8 @@ class Pid1:
         self._channel.send(frames.encode(b"P"))
 
     def _offer_tools(self, delivery: Delivery) -> None:
-        """Let the program call the tools it may, if any. UndeliverableError when there is no room for that."""
+        """Let the program call the tools it may, if any. UndeliverableError when there is no room for
+        that."""
         order = delivery.order
         if not order.tools:
             return

@@ -1,9 +1,9 @@
 """Tool calls of a program: it asks on a unix socket, PID 1 passes calls on and brings results back.
 
 On that socket a message is four bytes of length (big-endian) and JSON. A program opens a connection and sends
-one message, `{"calls": [{"tool", "input"}], "settled"}`: `input` is JSON as text, `settled` says that no other call
-follows at once. Back come, in any order, `{"call", "bytes"}` and so many bytes of JSON, or `{"call", "error"}`;
-`call` is the place in the list.
+one message, `{"calls": [{"tool", "input"}], "settled"}`: `input` is JSON as text, `settled` says that no
+other call follows at once. Back come, in any order, `{"call", "bytes"}` and so many bytes of JSON, or
+`{"call", "error"}`; `call` is the place in the list.
 """
 
 from __future__ import annotations

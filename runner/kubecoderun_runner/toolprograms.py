@@ -1,8 +1,8 @@
 """Gives a program its tools: functions that stand for them, in Python and in Bash.
 
-Python: the program's file is replaced by a few lines that run calling/python_program.py, which puts the program's
-text back and runs it, with `await` at top level. So the interpreter, and a spare one, is started as always.
-Bash: functions in a file that BASH_ENV names; shells that the program starts have them too.
+Python: the program's file is replaced by a few lines that run calling/python_program.py, which puts the
+program's text back and runs it, with `await` at top level. So the interpreter, and a spare one, is started
+as always. Bash: functions in a file that BASH_ENV names; shells that the program starts have them too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CALLING: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "calli
 def arrange(language: str, source: str, tools: Sequence[Tool], desk: str, socket: str) -> dict[str, str]:
     """Arrange for a program that lies in the file `source` of the current folder; the environment it needs.
 
-    `desk`: a folder for what it takes. OSError when something cannot be written; ValueError for a language whose
-    programs cannot call tools.
+    `desk`: a folder for what it takes. OSError when something cannot be written; ValueError for a language
+    whose programs cannot call tools.
     """
     if language == "py":
         _arrange_python(source, tools, desk, socket)
@@ -60,5 +60,5 @@ def _arrange_bash(tools: Sequence[Tool], desk: str, socket: str) -> str:
         for tool in tools:
             # printf is the shell's own, so an argument may be longer than a command line. The program's own
             # standard input stays untouched.
-            file.write(f"{tool.function}() {{ printf %s \"${{1-}}\" | {caller} {shlex.quote(tool.name)}; }}\n")
+            file.write(f'{tool.function}() {{ printf %s "${{1-}}" | {caller} {shlex.quote(tool.name)}; }}\n')
     return path

@@ -22,8 +22,8 @@ from kubecoderun_sidecar.transfer import Store, TransferError, whole
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.03
-"""After a call that does not say that it is the last of several: how long another one is waited for, so that calls
-made at the same time are told together."""
+"""After a call that does not say that it is the last of several: how long another one is waited for, so that
+calls made at the same time are told together."""
 STORE_SECONDS = 60.0
 """Longest time for one input on its way to the store."""
 _MAX_REFUSALS = 1000

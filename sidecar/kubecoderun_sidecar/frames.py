@@ -2,8 +2,8 @@
 
 Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
 the listing, D data of a file, U unreadable, Q tool call, F fault.
-Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file, A answer
-to a tool call, V data of its result.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed
+file, A answer to a tool call, V data of its result.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def frame_header(kind: bytes, length: int) -> bytes:
 
 class FrameDecoder:
     """Cuts a byte stream into frames. Output and data of files pass through in the pieces they arrive in, so
-    a frame of any length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES, a tool call
-    MAX_PAYLOAD_BYTES)."""
+    a frame of any length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES, a
+    tool call MAX_PAYLOAD_BYTES)."""
 
     def __init__(self) -> None:
         self.allowed = b""

@@ -46,7 +46,6 @@ from kubecoderun_sidecar.signing import (
     Verifier,
     signing_text,
 )
-
 from kubecoderun_sidecar.toolcalls import (
     MAX_CALLS,
     MAX_INLINE_BYTES,
@@ -58,15 +57,54 @@ from kubecoderun_sidecar.toolcalls import (
 )
 
 __all__ = [
-    "MAX_CALLS", "MAX_INLINE_BYTES", "MAX_TOOLS", "Called", "ResultsRequest", "Tool", "ToolCall", "ToolResult",
-    "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
-    "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
-    "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode",
-    "InputFile", "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason",
+    "CLOCK_SKEW_SECONDS",
+    "EXPIRES_AHEAD_SECONDS",
+    "HEADER_EPOCH",
+    "HEADER_EXPIRES",
+    "HEADER_SESSION_UID",
+    "HEADER_SIGNATURE",
+    "MAX_CALLS",
+    "MAX_INLINE_BYTES",
+    "MAX_TOOLS",
+    "Called",
+    "Caller",
+    "Captured",
+    "Event",
+    "FileSlot",
+    "Finished",
+    "FormTarget",
+    "Heartbeat",
+    "InlineCode",
+    "InputFile",
+    "Limits",
+    "OutputFile",
+    "OutputTarget",
+    "Owner",
+    "PrepareRequest",
+    "ProtocolError",
+    "Reason",
     "Refusal",
-    "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
-    "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
-    "Verifier", "event_line", "parse_event", "signing_text",
+    "ResultTarget",
+    "ResultsRequest",
+    "RunResult",
+    "RunState",
+    "RuntimeState",
+    "SessionRef",
+    "SignatureError",
+    "Signer",
+    "SkippedFile",
+    "StartRequest",
+    "Started",
+    "StateAnswer",
+    "StoredCode",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "Verifier",
+    "event_line",
+    "parse_event",
+    "signing_text",
 ]  # fmt: skip
 
 DEFAULT_PORT = 8790
@@ -144,7 +182,8 @@ class Limits:
     file_bytes: int = 0
     total_file_bytes: int = 0
     tool_wait_seconds: float = TOOL_WAIT_SECONDS
-    """How long a program may wait for the next result of a tool call; its own time limit stands still meanwhile."""
+    """How long a program may wait for the next result of a tool call; its own time limit stands still
+    meanwhile."""
     all_tool_waits_seconds: float = ALL_TOOL_WAITS_SECONDS
     """How long it may wait for tools altogether."""
 

@@ -161,8 +161,8 @@ class RuntimeLink:
             self._send(encode_frame(b"K"))
 
     async def answer(self, number: int, value: bytes | None, error: str | None) -> None:
-        """Bring the result of a tool call to the program, or why there is none. Nothing happens when the program
-        has ended. One at a time. Raises RuntimeLostError."""
+        """Bring the result of a tool call to the program, or why there is none. Nothing happens when the
+        program has ended. One at a time. Raises RuntimeLostError."""
         if self.phase is not Phase.RUNNING:
             return
         if value is None:

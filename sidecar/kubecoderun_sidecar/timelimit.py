@@ -1,4 +1,5 @@
-"""The time limit of a run, which stands still while the program waits for tools, and the bounds of that waiting."""
+"""The time limit of a run, which stands still while the program waits for tools, and the bounds of that
+waiting."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from collections.abc import Callable
 
 
 class TimeLimit:
-    """Calls `overdue` when the program has run too long, `abandoned` when it has waited too long. All times are
-    seconds."""
+    """Calls `overdue` when the program has run too long, `abandoned` when it has waited too long. All times
+    are seconds."""
 
     def __init__(
         self,

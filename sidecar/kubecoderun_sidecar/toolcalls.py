@@ -44,8 +44,8 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that waits for its result. `input`: what it is made with, if that is short; otherwise it is in the
-    store, with this size and hash."""
+    """A call that waits for its result. `input`: what it is made with, if that is short; otherwise it is in
+    the store, with this size and hash."""
 
     id: str
     name: str
@@ -166,13 +166,11 @@ class PendingCall:
     """Its input, until that is in the store."""
     bytes: int
     sha256: str
+    short: bool
+    """Its input stands in messages; otherwise it goes to the store."""
     stored: bool = False
     released: bool = False
     """It may be told to readers."""
-
-    @property
-    def short(self) -> bool:
-        return self.bytes <= MAX_INLINE_BYTES
 
     def told(self) -> ToolCall:
         """As readers are told of it."""
@@ -186,6 +184,8 @@ class CallBook:
 
     MAX_HELD_BYTES = 8 << 20
     """Inputs in memory on their way to the store."""
+    MAX_ALL_INLINE_BYTES = 196_608
+    """Inputs that stand in messages at the same time: all of them stand in one status."""
 
     def __init__(self, tools: frozenset[str]) -> None:
         self._tools = tools
@@ -204,8 +204,10 @@ class CallBook:
         if not is_value(asked.input):
             raise CallRefusedError("the input is not JSON in ASCII")
         held = sum(call.bytes for call in self.waiting.values() if not call.short and not call.stored)
+        inline = sum(call.bytes for call in self.waiting.values() if call.short)
         data = asked.input.encode("ascii")
-        if len(data) > MAX_INLINE_BYTES and held + len(data) > self.MAX_HELD_BYTES:
+        short = len(data) <= MAX_INLINE_BYTES and inline + len(data) <= self.MAX_ALL_INLINE_BYTES
+        if not short and held + len(data) > self.MAX_HELD_BYTES:
             raise CallRefusedError("too much input in calls at the same time")
         self._made += 1
         call = PendingCall(
@@ -215,6 +217,7 @@ class CallBook:
             asked.input,
             len(data),
             hashlib.sha256(data).hexdigest(),
+            short,
         )
         self.waiting[call.id] = call
         return call

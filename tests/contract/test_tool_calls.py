@@ -110,9 +110,12 @@ async def test_errors_of_the_program_show_its_own_lines_only(tmp_path: Path) -> 
     async with pod(tmp_path) as (sidecar, _client, _runner):
         result = await Host(sidecar.port, weather).run(code, TOOLS)
         text = result.stderr.text or ""
-        assert text.startswith(f'Traceback (most recent call last):\n  File "{tmp_path}/data/main.py", line 4')
+        assert text.startswith(
+            f'Traceback (most recent call last):\n  File "{tmp_path}/data/main.py", line 4'
+        )
         assert text.endswith("ZeroDivisionError: division by zero\n")
-        assert "python_program" not in text and "asyncio" not in text, text
+        assert "python_program" not in text, text
+        assert "asyncio" not in text, text
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,10 @@ async def test_errors_of_the_program_show_its_own_lines_only(tmp_path: Path) -> 
         ("x = await add(a=1, b=2)\nprint(x)\nreturn x", "3\n"),
         ("print(await add({'a': 1, 'b': 2}))", "3\n"),
         ("import sys\nprint(__name__, sys.argv)", "__main__ ['main.py']\n"),
-        ("async with asyncio.TaskGroup() as g:\n    t = g.create_task(add(a=1, b=2))\nprint(t.result())", "3\n"),
+        (
+            "async with asyncio.TaskGroup() as g:\n    t = g.create_task(add(a=1, b=2))\nprint(t.result())",
+            "3\n",
+        ),
         ("print(json.dumps(await add(a=1, b=2)))", "3\n"),
         (
             "try:\n    await asyncio.wait_for(add(a=1, b=2), 0)\nexcept TimeoutError:\n    print('late')",
@@ -171,7 +177,9 @@ print(repr(ask(path, [{"tool": 3}])), repr(ask(path, [])), repr(ask(path, "x")))
         host = Host(sidecar.port, weather)
         result = await host.run(code, TOOLS)
         first, second, third, *_ = (result.stdout.text or "").split("\n")
-        assert json.loads(first) == {"call": 0, "error": "Sandbox requested an unregistered tool: shell"}, result
+        assert json.loads(first) == {"call": 0, "error": "Sandbox requested an unregistered tool: shell"}, (
+            result
+        )
         assert json.loads(second) == {"call": 0, "error": "the input is not JSON in ASCII"}
         assert third == "'' '' ''"
         assert host.rounds == []
@@ -231,7 +239,7 @@ async def test_a_reader_that_comes_later_is_told_what_still_waits(tmp_path: Path
 
 async def test_waiting_for_tools_does_not_count_as_running(tmp_path: Path) -> None:
     async with pod(tmp_path) as (sidecar, client, _runner):
-        body = job("print(await add(a=1, b=1))\nwhile True: pass", tools=TOOLS, timeout=1)
+        body = job("print(await add(a=1, b=1), flush=True)\nwhile True: pass", tools=TOOLS, timeout=1)
         assert (await client.request("POST", "/v1/prepare", body)).status == 200
         stream = client.stream(start())
         await _next_calls(stream)

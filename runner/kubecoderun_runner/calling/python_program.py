@@ -1,10 +1,12 @@
 """Runs a Python program that calls tools. The program's own process executes this text (toolprograms.py).
 
-What the program sees: an async function for each tool, `asyncio` and `json`; `await` and `return` at top level. An
-error shows the program's own lines only.
+What the program sees: an async function for each tool, `asyncio` and `json`; `await` and `return` at top
+level. An error shows the program's own lines only.
 """
 
 # The program imports what it likes afterwards, so nothing here may depend on modules it could replace.
+from __future__ import annotations
+
 import ast
 import asyncio
 import inspect
@@ -14,6 +16,11 @@ import re
 import sys
 import traceback
 import types
+from collections.abc import Callable
+from typing import Any
+
+_Entry = tuple[str, str, "asyncio.Future[Any]"]
+"""A call on its way: tool, input as JSON, and who waits."""
 
 _MAX_INPUT_BYTES = 500_000
 _MAX_MESSAGE_BYTES = 900_000
@@ -23,8 +30,8 @@ _USUAL = {"pd": "pandas", "np": "numpy", "plt": "matplotlib.pyplot"}
 """Names that programs written by models use without importing them, because their examples do."""
 
 
-JOB: str
-LAUNCHER: str
+JOB: str = globals()["JOB"]
+LAUNCHER: str = globals()["LAUNCHER"]
 """Both given by whoever executes this text: what to run, and where this text is."""
 
 
@@ -38,12 +45,13 @@ ToolError.__module__ = "builtins"
 class _Calls:
     """Sends calls, those made at the same time together, and brings their results."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._waiting = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
 
-    def function(self, name, tool):
-        async def call(*args, **inputs):
+    def function(self, name: str, tool: str) -> Callable[..., Any]:
+        async def call(*args: Any, **inputs: Any) -> Any:
             if len(args) == 1 and isinstance(args[0], dict) and not inputs:
                 inputs = args[0]
             elif args:
@@ -55,7 +63,7 @@ class _Calls:
         call.__doc__ = f"Call the tool {tool!r}."
         return call
 
-    async def _made(self, tool, inputs):
+    async def _made(self, tool: str, inputs: dict[str, Any]) -> Any:
         text = json.dumps(inputs, allow_nan=False, separators=(",", ":"), default=_plain)
         if len(text) > _MAX_INPUT_BYTES:
             raise ToolError(f"the arguments of {tool} are over {_MAX_INPUT_BYTES} bytes")
@@ -67,12 +75,13 @@ class _Calls:
             loop.call_soon(self._settle, loop, _SETTLING_TURNS)
         return await future
 
-    def _settle(self, loop, turns):
+    def _settle(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
         """Send what has been collected, once no task is about to run that may call too."""
         if turns and getattr(loop, "_ready", None):
             loop.call_soon(self._settle, loop, turns - 1)
             return
-        batch, size = [], 0
+        batch: list[_Entry] = []
+        size = 0
         for entry in self._waiting.pop(loop):
             cost = 2 * (len(entry[0]) + len(entry[1])) + 64
             if batch and (size + cost > _MAX_MESSAGE_BYTES or len(batch) == 100):
@@ -82,12 +91,12 @@ class _Calls:
             size += cost
         self._send(loop, batch, True)
 
-    def _send(self, loop, batch, settled):
+    def _send(self, loop: asyncio.AbstractEventLoop, batch: list[_Entry], settled: bool) -> None:
         task = loop.create_task(self._exchange(batch, settled))
-        for _, _, future in batch:
-            future.add_done_callback(lambda _, kept=task: None)  # a loop keeps no tasks alive
+        self._tasks.add(task)  # a loop keeps no tasks alive
+        task.add_done_callback(self._tasks.discard)
 
-    async def _exchange(self, batch, settled):
+    async def _exchange(self, batch: list[_Entry], settled: bool) -> None:
         left = dict(enumerate(batch))
         failure = "the connection for tool calls broke"
         try:
@@ -120,7 +129,7 @@ class _Calls:
                     future.set_exception(ToolError(failure))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """What JSON has no word for: numbers and tables of numpy and pandas, sets, paths, times."""
     for name in ("tolist", "to_dict"):
         if callable(convert := getattr(value, name, None)):
@@ -137,19 +146,19 @@ def _plain(value):
 class _Returns(ast.NodeVisitor):
     """Looks for `return` outside of functions."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.found = False
 
-    def visit_Return(self, node):
+    def visit_Return(self, node: ast.Return) -> None:
         self.found = True
 
-    def _inside(self, node):
+    def _inside(self, node: ast.AST) -> None:
         return
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = visit_ClassDef = _inside
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = visit_ClassDef = _inside  # noqa: N815
 
 
-def _compiled(source, path):
+def _compiled(source: bytes, path: str) -> types.CodeType:
     """Code of the program. SyntaxError as the interpreter itself reports it."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     tree = compile(source, path, "exec", ast.PyCF_ONLY_AST | flags, dont_inherit=True)
@@ -157,18 +166,23 @@ def _compiled(source, path):
     returns.visit(tree)
     if returns.found:
         # The program is the body of a function then, and its names are that function's.
-        wrapper = ast.parse("async def main(): pass\nawait main()", mode="exec")
-        wrapper.body[0].body = tree.body
+        wrapper = compile("async def main(): pass\nawait main()", path, "exec", ast.PyCF_ONLY_AST | flags)
+        function = wrapper.body[0]
+        assert isinstance(function, ast.AsyncFunctionDef)
+        function.body = tree.body
         tree = ast.fix_missing_locations(wrapper)
-    return compile(tree, path, "exec", flags, dont_inherit=True)
+    code: types.CodeType = compile(tree, path, "exec", flags, dont_inherit=True)
+    return code
 
 
-def _own_lines(error, path, seen):
-    """Take everything out of the traces of an error, and of those it stems from, that is not the program's."""
+def _own_lines(error: BaseException | None, path: str, seen: set[int]) -> None:
+    """Take everything out of the traces of an error, and of those it stems from, that is not the
+    program's."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
-    entries, trace = [], error.__traceback__
+    entries: list[types.TracebackType] = []
+    trace = error.__traceback__
     while trace is not None and not entries and trace.tb_frame.f_code.co_filename != path:
         trace = trace.tb_next
     trace = trace or error.__traceback__
@@ -184,7 +198,7 @@ def _own_lines(error, path, seen):
         _own_lines(other, path, seen)
 
 
-def _report(error, path):
+def _report(error: BaseException, path: str) -> None:
     """What the interpreter prints of an uncaught error."""
     _own_lines(error, path, set())
     if sys.excepthook is not sys.__excepthook__:
@@ -194,7 +208,7 @@ def _report(error, path):
     traceback.print_exception(error)
 
 
-def _run(job):
+def _run(job: dict[str, Any]) -> None:
     source = os.path.abspath(job["source"])
     main = sys.modules["__main__"]
     with open(job["program"], "rb") as file:
