@@ -48,6 +48,10 @@ class Reason(StrEnum):
     TIME_LIMIT = "TimeLimit"
     TOOL_WAIT_EXPIRED = "ToolWaitExpired"
     OOM_KILLED = "OOMKilled"
+    OUTPUT_LIMIT = "OutputLimit"
+    DISK_FULL = "DiskFull"
+    PROCESS_LIMIT = "ProcessLimit"
+    OPEN_FILES_LIMIT = "OpenFilesLimit"
     RUNTIME_LOST = "RuntimeLost"
     SIDECAR_LOST = "SidecarLost"
     POD_LOST = "PodLost"
@@ -134,6 +138,10 @@ REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.TIME_LIMIT: "the program ran longer than its time limit and was killed",
     Reason.TOOL_WAIT_EXPIRED: "the results of tool calls did not come in time, and the program was killed",
     Reason.OOM_KILLED: "the program needed more memory than the pod may use",
+    Reason.OUTPUT_LIMIT: "the program printed more than the pool's limits.maxPrintedBytes and was killed",
+    Reason.DISK_FULL: "the program failed because the scratch space was full",
+    Reason.PROCESS_LIMIT: "the program failed because it could not start another process or thread",
+    Reason.OPEN_FILES_LIMIT: "the program failed because it had too many files open",
     Reason.RUNTIME_LOST: "the runtime container died or broke its protocol while the program ran",
     Reason.SIDECAR_LOST: "the sidecar of the pod stopped answering while the program ran",
     Reason.POD_LOST: "the pod was deleted, evicted or failed while it belonged to the session",

@@ -14,6 +14,7 @@ MAX_STDIN_BYTES = 1 << 20
 MAX_FILES = 256
 """Most input files, and most output files, of one run."""
 MAX_FILE_BYTES = 1 << 40
+MAX_OUTPUT_BYTES = 1 << 50
 _MAX_PATH_BYTES = 1024
 MAX_TOOLS = 100
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -61,6 +62,8 @@ class Order:
     input_bytes: int = 0
     """How long they are together."""
     files: FileLimits = FileLimits()
+    output_bytes: int = 0
+    """How much it may print before it is ended; 0 for no bound."""
     tools: tuple[Tool, ...] = ()
 
 
@@ -86,6 +89,7 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         _size(fields, "inputs", MAX_FILES, 0),
         _size(fields, "inputBytes", MAX_FILES * MAX_FILE_BYTES, 0),
         _limits(fields.get("files", {})),
+        _size(fields, "outputBytes", MAX_OUTPUT_BYTES, 0),
         _tools(fields.get("tools", [])),
     )
 

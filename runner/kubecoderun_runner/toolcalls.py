@@ -95,8 +95,14 @@ class ToolDesk:
 
     # -- from the sidecar
 
-    def answer(self, payload: bytes) -> None:
-        """Frame A. FrameError unless a call is out that it is about."""
+    def take(self, kind: bytes, payload: bytes) -> None:
+        """Frame A or V. FrameError for one that is about no call that is out."""
+        if kind == b"A":
+            self._begin(payload)
+        else:
+            self._go_on(payload)
+
+    def _begin(self, payload: bytes) -> None:
         if self._answer is not None:
             raise FrameError("an answer within another")
         answer = parse_answer(frames.decode_json(payload))
@@ -110,8 +116,7 @@ class ToolDesk:
         self._answer, self._left = answer, answer.bytes
         self._end_of_answer()
 
-    def value(self, piece: bytes) -> None:
-        """Frame V. FrameError for more than was announced."""
+    def _go_on(self, piece: bytes) -> None:
         if self._answer is None or len(piece) > self._left:
             raise FrameError("a piece of a result that was not announced")
         self._open[self._answer.number][0].send(piece)

@@ -9,14 +9,44 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from kubecoderun_runner.orders import Tool
+from kubecoderun_runner.delivery import UndeliverableError
+from kubecoderun_runner.frames import FrameError
+from kubecoderun_runner.orders import Order, Tool
+from kubecoderun_runner.toolcalls import ToolDesk
 
 CALLING: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "calling")
+
+
+def offer(
+    order: Order,
+    source: str,
+    selector: selectors.BaseSelector,
+    send: Callable[[bytes], None],
+    waits: Callable[[bool], None],
+) -> ToolDesk:
+    """Let a program that lies in the file `source` of the current folder call the tools of its order.
+
+    The rest as for ToolDesk. UndeliverableError when there is no room for what that takes, FrameError for a
+    language whose programs cannot call tools.
+    """
+    desk: ToolDesk | None = None
+    try:
+        desk = ToolDesk(selector, send, waits)
+        order.env.update(arrange(order.language, source, order.tools, desk.folder, desk.path))
+        return desk
+    except (OSError, ValueError) as error:
+        if desk is not None:
+            desk.close()
+        if isinstance(error, ValueError):
+            raise FrameError(str(error)) from None
+        message = f"no tools can be offered: {error.strerror}"
+        raise UndeliverableError("inputs_too_large", 0, message) from None
 
 
 def arrange(language: str, source: str, tools: Sequence[Tool], desk: str, socket: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from kubecoderun_sidecar.toolcalls import MAX_CALLS, ToolCall
 
 Reason = Literal[
     "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "ToolWaitExpired", "Cancelled", "OOMKilled",
-    "RuntimeLost",
+    "RuntimeLost", "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
 ]  # fmt: skip
 RunState = Literal["prepared", "running", "finished"]
 RuntimeState = Literal["waiting", "warm", "lost"]

@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -322,6 +323,13 @@ async def test_starts_that_make_no_sense(change: Json, said: str) -> None:
         assert reply.status == 400
         assert said in reply.json["message"]
         assert not system.api.sessions()
+
+
+async def test_the_session_is_kept_as_long_as_its_program_may_wait() -> None:
+    async with running(tool_waits_seconds=50_000) as system:
+        await begun(system, start(system))
+        label = system.api.sessions()[0]["metadata"]["labels"][names.LABEL_EXPIRES]
+        assert label >= names.expiry_bucket(datetime.now(UTC) + timedelta(seconds=50_000))
 
 
 async def test_bash_and_its_names() -> None:
