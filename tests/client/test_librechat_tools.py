@@ -8,6 +8,7 @@ import pytest
 
 from client.conftest import Client
 from client.packages import GENERATIONS
+from client.tool_scenarios import READ_BY_THE_MODEL, SCENARIOS
 from e2e.watching import InvariantWatcher
 
 pytestmark = [
@@ -16,10 +17,6 @@ pytestmark = [
     pytest.mark.parametrize("client", GENERATIONS[-1:], ids=attrgetter("agents"), indirect=True),
 ]
 Result = dict[str, Any]
-SCENARIOS = (
-    "parallel", "sequence", "names", "caught", "uncaught", "file", "pandas", "noTools", "timeout",
-    "bash", "bashParallel", "bashBroken", "abort",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +26,7 @@ def results(client: Client, invariants: InvariantWatcher) -> dict[str, Result]:
     return played
 
 
-@pytest.mark.parametrize(
-    ("scenario", "text", "calls"),
-    [
-        ("parallel", "A 3\n", 2),
-        ("sequence", "20\n", 20),
-        ("names", "[1, 2] 20\n", 2),
-        ("caught", "caught out of order\n", 1),
-        ("pandas", "20\n", 1),
-        ("noTools", "plain\n", 0),
-        ("bash", '{"city":"C","t":20}\n5\n', 2),
-        ("bashParallel", "2\n4\n", 2),
-        ("bashBroken", "failed 1\n", 1),
-    ],
-)
+@pytest.mark.parametrize(("scenario", "text", "calls"), READ_BY_THE_MODEL)
 def test_what_the_model_reads(results: dict[str, Result], scenario: str, text: str, calls: int) -> None:
     result = results[scenario]
     assert "thrown" not in result, result

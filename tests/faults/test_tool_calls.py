@@ -10,6 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from client.node_program import run_node
+from client.packages import GENERATIONS, HTTP, ClientMissingError, cache_folder, installed
+from client.tool_scenarios import READ_BY_THE_MODEL, SCENARIOS
 from contract.fakes_sidecar.pair import WHY_IMPOSSIBLE
 from faults.control_plane import SESSIONS, ControlPlane, Json
 from faults.pods import RealNode
@@ -144,3 +147,31 @@ async def test_a_program_that_is_cancelled_while_it_waits(on: System) -> None:
     await on.api.request("PATCH", path, {"spec": {"cancel": True}}, "application/merge-patch+json")
     status = await on.ended({"metadata": {"name": asked["session_id"]}})
     assert status["reason"] == "Cancelled"
+
+
+async def test_the_real_client(on: System) -> None:
+    """LibreChat's own package makes all the calls; tests/client does the same on a cluster."""
+    generation = GENERATIONS[-1]
+    try:
+        folders = {
+            "http": installed(HTTP, cache_folder()),
+            "agents": installed(generation.packages, cache_folder()),
+        }
+    except ClientMissingError as missing:
+        pytest.skip(str(missing))
+    order = {
+        "base": f"{on.front_ends[0].url}/v1",
+        "key": "any",
+        "axios": f"axios-{generation.axios}",
+        "style": generation.style,
+        "scenarios": SCENARIOS,
+        **{name: str(folder) for name, folder in folders.items()},
+    }
+    results = await asyncio.to_thread(run_node, "tools.cjs", order)
+    for scenario, text, calls in READ_BY_THE_MODEL:
+        result = results[scenario]
+        assert f"stdout:\n{text}" in result.get("content", ""), (scenario, result)
+        assert len(result["calls"]) == calls
+    assert "out of order" in results["uncaught"]["message"]
+    assert "time" in results["timeout"]["message"].lower()
+    assert results["abort"]["thrown"]
