@@ -52,7 +52,7 @@ def collection(
 
 def _call_slots(storage: Storage, session: Session, seconds: float) -> tuple[FileSlot, ...]:
     """Where the sidecar puts long inputs of calls; nowhere without tools."""
-    if not session.request.get("tools"):
+    if not session.has_tools:
         return ()
     ids = [call_id(number) for number in range(1, MAX_CALLS + 1)]
     urls = storage.put_urls(session.namespace, session.name, list(map(input_object, ids)), seconds)

@@ -55,6 +55,11 @@ class Session:
         request: Mapping[str, Any] = self.spec.get("request") or {}
         return request
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether its program may wait for results of tool calls."""
+        return bool(self.request.get("tools"))
+
     def inputs(self) -> dict[str, Mapping[str, Any]]:
         """What the request says of each input, by path."""
         return {entry["path"]: entry for entry in self.request.get("inputs") or ()}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kubecoderun_crds.toolcalls import result_object
+from kubecoderun_operator.answer import Answer
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Session
@@ -52,9 +53,10 @@ def as_result(id: str, given: Mapping[str, Any], storage: Storage | None, sessio
 class ToolCalls:
     """The calls of one run. `told` and `seen` only take note; the work is done in the background."""
 
-    def __init__(self, session: Session, record: Record, tools: Tools) -> None:
+    def __init__(self, session: Session, record: Record, answer: Answer, tools: Tools) -> None:
         self._session = session
         self._record = record
+        self._answer = answer
         self._tools = tools
         self._waiting: set[str] = set()
         """Calls that the sidecar has told of and that have not been given a result."""
@@ -62,8 +64,8 @@ class ToolCalls:
         self._giving: asyncio.Task[Any] | None = None
         self._more = False
 
-    def told(self, pod: Member, calls: Sequence[ToolCall]) -> bool:
-        """The sidecar tells of calls that wait. Whether the status has to say so."""
+    def told(self, pod: Member, calls: Sequence[ToolCall]) -> None:
+        """The sidecar tells of calls that wait: the status will say so."""
         self._pod = pod
         self._waiting.update(call.id for call in calls)
         new = [call for call in calls if call.id not in self._record.tool_calls]
@@ -71,7 +73,9 @@ class ToolCalls:
             self._record.tool_calls[call.id] = as_status(call)
         self._record.answered = frozenset(self._given())
         self._give()
-        return bool(new)
+        if new:
+            waiting = self._answer.progress(self._record.running())
+            self._tools.background.spawn(waiting, f"tool calls of {self._session.name}")
 
     def seen(self, session: Session) -> None:
         """The session has changed."""

@@ -30,7 +30,7 @@ def results(client: Client, invariants: InvariantWatcher) -> dict[str, Result]:
 def test_what_the_model_reads(results: dict[str, Result], scenario: str, text: str, calls: int) -> None:
     result = results[scenario]
     assert "thrown" not in result, result
-    assert f"stdout:\n{text}" in result["content"]
+    assert f"stdout:\n{text}".rstrip() in result["content"]
     assert len(result["calls"]) == calls
 
 

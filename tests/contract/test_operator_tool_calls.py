@@ -105,9 +105,10 @@ async def test_a_call_that_an_ended_operator_did_not_write_down() -> None:
         first = await on.start()
         on.pool()
         await on.ready(2)
-        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
-        session = on.session("call:1", tools=TOOLS)
+        session = on.session("sleep:0.5 call:1", tools=TOOLS)
         uid = session["metadata"]["uid"]
+        await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
+        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
         await on.until(lambda: any(side.waiting for side in on.node.of_session(uid)), "a call")
         await on.kill(first)
         del on.api.held["patch", "executionsessions/status"]

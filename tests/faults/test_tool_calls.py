@@ -170,7 +170,7 @@ async def test_the_real_client(on: System) -> None:
     results = await asyncio.to_thread(run_node, "tools.cjs", order)
     for scenario, text, calls in READ_BY_THE_MODEL:
         result = results[scenario]
-        assert f"stdout:\n{text}" in result.get("content", ""), (scenario, result)
+        assert f"stdout:\n{text}".rstrip() in result.get("content", ""), (scenario, result)
         assert len(result["calls"]) == calls
     assert "out of order" in results["uncaught"]["message"]
     assert "time" in results["timeout"]["message"].lower()
