@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from kubecoderun_runner import frames
 from kubecoderun_runner.frames import FrameError
+from kubecoderun_runner.program import Run
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 8 << 20
@@ -63,13 +64,13 @@ class ToolDesk:
         self,
         selector: selectors.BaseSelector,
         send: Callable[[bytes], None],
-        waits: Callable[[bool], None],
+        run: Callable[[], Run | None],
     ) -> None:
-        """`send` takes frames for the sidecar; `waits` hears whether a call is waiting for its result.
+        """`send` takes frames for the sidecar; `run` is told whether a call waits for its result.
         OSError when there is no room for the socket."""
         self._selector = selector
         self._send = send
-        self._waits = waits
+        self._run = run
         self.folder = tempfile.mkdtemp(prefix="kcr-tools-", dir="/tmp")
         self.path = os.path.join(self.folder, "socket")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -131,7 +132,7 @@ class ToolDesk:
         caller.owed -= 1
         self._flush(caller)
         if not self._open:
-            self._waits(False)
+            self._tell(False)
 
     # -- from programs
 
@@ -187,7 +188,12 @@ class ToolDesk:
             last = place == len(calls) - 1
             self._send(frames.encode_json(b"Q", number=self._made, settled=settled and last, **call))
         if idle:
-            self._waits(True)
+            self._tell(True)
+
+    def _tell(self, waiting: bool) -> None:
+        run = self._run()
+        if run is not None:
+            run.waits(waiting)
 
     # -- connections
 

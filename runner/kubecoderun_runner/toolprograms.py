@@ -18,6 +18,7 @@ from typing import Final
 from kubecoderun_runner.delivery import UndeliverableError
 from kubecoderun_runner.frames import FrameError
 from kubecoderun_runner.orders import Order, Tool
+from kubecoderun_runner.program import Run
 from kubecoderun_runner.toolcalls import ToolDesk
 
 CALLING: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "calling")
@@ -28,7 +29,7 @@ def offer(
     source: str,
     selector: selectors.BaseSelector,
     send: Callable[[bytes], None],
-    waits: Callable[[bool], None],
+    run: Callable[[], Run | None],
 ) -> ToolDesk:
     """Let a program that lies in the file `source` of the current folder call the tools of its order.
 
@@ -37,7 +38,7 @@ def offer(
     """
     desk: ToolDesk | None = None
     try:
-        desk = ToolDesk(selector, send, waits)
+        desk = ToolDesk(selector, send, run)
         order.env.update(arrange(order.language, source, order.tools, desk.folder, desk.path))
         return desk
     except (OSError, ValueError) as error:

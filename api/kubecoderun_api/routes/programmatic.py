@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import continuations, log, references, toolcalls, wire
+from kubecoderun_api import continuations, log, openapi, references, schemas, toolcalls, wire
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
@@ -22,7 +22,12 @@ PATHS: Final = ("/exec/programmatic", "/exec/programmatic/cancel")
 Json = dict[str, Any]
 
 
-@router.post("/exec/programmatic")
+@router.post(
+    "/exec/programmatic",
+    response_model=schemas.ProgrammaticAnswer,
+    responses=openapi.errors(400, 401, 404, 408, 409, 413, 429, 503, 504),
+    openapi_extra=openapi.json_body(schemas.ProgrammaticCall),
+)
 async def programmatic(request: Request) -> Response:
     """Start a program, or bring it the results of its tool calls."""
     services: Services = request.app.state.services
@@ -122,7 +127,15 @@ def _respond(
     )
 
 
-@router.post("/exec/programmatic/cancel")
+@router.post(
+    "/exec/programmatic/cancel",
+    response_model=schemas.CancelAnswer,
+    responses={
+        202: {"model": schemas.CancelAnswer, "description": "it has been asked to end"},
+        **openapi.errors(400, 401, 404, 408, 413, 503),
+    },
+    openapi_extra=openapi.json_body(schemas.CancelCall),
+)
 async def cancel(request: Request) -> Response:
     """End the program of a call, by the id that the client gave to that call."""
     services: Services = request.app.state.services
