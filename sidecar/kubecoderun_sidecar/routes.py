@@ -18,11 +18,13 @@ from kubecoderun_sidecar.protocol import (
     PATH_METRICS,
     PATH_PREPARE,
     PATH_READY,
+    PATH_RESULTS,
     PATH_RETIRE,
     PATH_START,
     PATH_STATE,
     Caller,
     PrepareRequest,
+    ResultsRequest,
     SignatureError,
     StartRequest,
     Verifier,
@@ -57,6 +59,7 @@ class Routes:
             PATH_PREPARE: ("POST", self._prepare),
             PATH_START: ("POST", self._start),
             PATH_CANCEL: ("POST", self._cancel),
+            PATH_RESULTS: ("POST", self._results),
             PATH_RETIRE: ("POST", self._retire),
         }
 
@@ -133,6 +136,10 @@ class Routes:
     async def _cancel(self, caller: Caller, _request: Request, connection: Connection) -> None:
         self._pod.cancel(caller)
         await connection.reply(202, b'{"state":"cancelling"}')
+
+    async def _results(self, caller: Caller, request: Request, connection: Connection) -> None:
+        await self._pod.results(caller, ResultsRequest.parse(request.body))
+        await connection.reply(200, b'{"state":"taken"}')
 
     async def _retire(self, caller: Caller, _request: Request, connection: Connection) -> None:
         self._pod.retire(caller)
