@@ -13,9 +13,10 @@ from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.progress import Progress
 from kubecoderun_api.relay import Relay
-from kubecoderun_api.sessions import NoResult, Sessions
+from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Phase
 from kubecoderun_crds.relay import Glance, Question
 

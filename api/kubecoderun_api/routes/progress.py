@@ -11,7 +11,7 @@ from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.progress import ENDED, Progress
 from kubecoderun_api.routes.files import SessionId, admit
 from kubecoderun_api.services import Services
-from kubecoderun_api.sessions import NoResult
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watchers import EventStream
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Mode
 
