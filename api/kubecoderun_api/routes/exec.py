@@ -34,13 +34,10 @@ async def execute(request: Request) -> Response:
     body = await authorised_body(request, services)
     call = wire.parse_exec(body)
     files = references.parse(body.pop("files", None))
-    pool = _pool_for(services, call.language)
-    excess = excess_wait(pool, services.settings.pod_refill_seconds)
-    if excess is not None:
-        full = answers.busy("QueueFull", min(excess, 3600))
-        context.facts["reason"] = full.reason
-        services.metrics.runs.labels(call.language, full.reason).inc()
-        return JSONResponse(full.body, full.status, full.headers)
+    pool = pool_for(services, call.language)
+    full = full_queue(services, context, pool, call.language)
+    if full is not None:
+        return full
     return _respond(services, context, call, files, pool)
 
 
@@ -83,7 +80,19 @@ def _respond(
     )
 
 
-def _pool_for(services: Services, language: str) -> Pool:
+def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
+    """429 if the pool's queue is longer than its sessions may wait."""
+    excess = excess_wait(pool, services.settings.pod_refill_seconds)
+    if excess is None:
+        return None
+    full = answers.busy("QueueFull", min(excess, 3600))
+    context.facts["reason"] = full.reason
+    services.metrics.runs.labels(language, full.reason).inc()
+    return JSONResponse(full.body, full.status, full.headers)
+
+
+def pool_for(services: Services, language: str) -> Pool:
+    """The pool that serves a language. Raises BadRequest if there is none, or the process is not ready."""
     if not services.pools.known or services.sessions.stopping:
         wire.refuse("The service is starting up or shutting down.", error="service_unavailable", status=503)
     pool = services.pools.choose(language)
