@@ -107,18 +107,19 @@ async def test_the_end_of_the_run_ends_a_look(tmp_path: Path) -> None:
 
 
 async def test_pieces_are_bounded_and_lost_output_shows(tmp_path: Path) -> None:
+    """Of standard error beginning and end are kept."""
     async with sidecar(tmp_path) as pod:
         play = Play(pod)
         await play.begin(output_bytes=65536)
         written = bytes(range(256)) * 4096
         for place in range(0, len(written), 65536):
-            await play.write(written[place : place + 65536])
+            await play.write(stderr=written[place : place + 65536])
         async with asyncio.timeout(20):
-            while (await play.look()).stdout.total < len(written):  # noqa: ASYNC110 - it is another program's
+            while (await play.look()).stderr.total < len(written):  # noqa: ASYNC110 - it is another program's
                 await asyncio.sleep(0.01)
         read, offset, gaps = 0, 0, 0
         while offset < len(written):
-            piece = (await play.look(stdout=offset)).stdout
+            piece = (await play.look(stderr=offset)).stderr
             assert 0 < len(piece.data) <= 32768
             assert piece.data == written[piece.at : piece.at + len(piece.data)]
             gaps += piece.at - offset
