@@ -112,6 +112,12 @@ def own_fault(name: str) -> Answer:
     return _fault(name, OWN_FAULTS[name])
 
 
+def refused(error: wire.BadRequest) -> Answer:
+    """The answer for a request that turns out to make no sense."""
+    body = error.body
+    return Answer(error.status, body, "Refused", str(body.get("message") or body["error"]))
+
+
 def busy(reason: str, retry_after_seconds: int, text: str = "No sandbox is free right now.") -> Answer:
     """429 in the form that LibreChat's clients understand."""
     return Answer(

@@ -6,6 +6,7 @@ from typing import Any
 
 from kubecoderun_api import answers, log, references, wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
@@ -17,19 +18,26 @@ Json = dict[str, Any]
 
 
 async def run(
-    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+    services: Services,
+    principal: Principal,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
 ) -> Answer:
     """Run a program in a new session of that name. Every failure is an answer; only cancelling raises."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, session, call, files, pool)
+        answer = await _answer(services, principal, session, call, files, pool)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
         answer = answers.own_fault(error.name)
     except StoreError:
         answer = answers.own_fault("UploadFailed")
+    except wire.BadRequest as error:
+        answer = answers.refused(error)
     except Exception as error:
         log.event("run_failed", level=log.ERROR, error=error, session=session)
         answer = answers.own_fault("InternalError")
@@ -40,14 +48,20 @@ async def run(
 
 
 async def _answer(
-    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+    services: Services,
+    principal: Principal,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
 ) -> Answer:
     settings = services.settings
-    inputs = await _inputs(services, files)
+    inputs = await _inputs(services, principal, files)
     longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
     status = await services.sessions.execute(
         session,
         await _request(services, session, call, inputs, pool),
+        principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds),
         wait_seconds=longest,
     )
@@ -62,9 +76,9 @@ async def _answer(
     )
 
 
-async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
+async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:
     try:
-        return await services.inputs.resolve(files)
+        return await services.inputs.resolve(files, principal)
     except StoreError:
         raise NoResult("StoreFailed") from None
 

@@ -6,7 +6,10 @@ from typing import Final
 
 from kubecoderun_api import log
 from kubecoderun_api.answers import Answer
-from kubecoderun_api.auth import KeyRing
+from kubecoderun_api.auth.authenticator import Authenticator
+from kubecoderun_api.auth.keys import KeyRing
+from kubecoderun_api.auth.token_keys import TokenKeys
+from kubecoderun_api.auth.tokens import TokenPolicy
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, LoadConfiguration
 from kubecoderun_api.connection import HangUpPolicy
@@ -38,7 +41,7 @@ class Services:
             heartbeat_every=settings.heartbeat_every_seconds,
             close_connections=settings.close_connections,
         )
-        self.keys = KeyRing(settings.api_keys_file if settings.auth is Authentication.KEYS else None)
+        self.authenticator = _authenticator(settings)
         self.cluster = Cluster(load_configuration, settings.namespace, settings.cluster_attempt_seconds)
         self.store = Store(
             _store_access(settings),
@@ -94,7 +97,7 @@ class Services:
             asyncio.create_task(self.sessions.watch.run()),
             asyncio.create_task(self.pool_watch.run()),
         ]
-        if not (self.keys.open_to_all or self.keys.knows_any()):
+        if self.authenticator.lacks_keys():
             log.event("no_api_keys", level=log.ERROR, file=self.settings.api_keys_file)
         log.event("started", replica=self.settings.replica_uid, namespace=self.settings.namespace)
 
@@ -122,6 +125,32 @@ class Services:
             "pools not known": not self.pools.known,
         }
         return [reason for reason, holds in reasons.items() if holds]
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    keys = settings.api_keys_file
+    return Authenticator(
+        keys=None if keys is None else KeyRing(keys),
+        token_keys=TokenKeys(
+            folder=settings.jwt_keys_dir,
+            url=settings.jwt_jwks_url,
+            fresh_seconds=settings.jwt_key_seconds,
+        )
+        if settings.takes_tokens
+        else None,
+        policy=TokenPolicy(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            algorithms=tuple(settings.jwt_algorithms.split(",")),
+            max_seconds=settings.jwt_max_seconds,
+            leeway_seconds=settings.jwt_leeway_seconds,
+            tenant_claim=settings.jwt_tenant_claim,
+            tenant_required=settings.jwt_tenant_required,
+            admin_roles=frozenset(filter(None, map(str.strip, settings.jwt_admin_roles.split(",")))),
+        ),
+        open_networks=settings.networks,
+        required=settings.auth is Authentication.KEYS,
+    )
 
 
 def _store_access(settings: Settings) -> StoreAccess | None:

@@ -9,11 +9,13 @@ that takes long is read now and then.
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from kubecoderun_api import log
+from kubecoderun_api import log, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
 from kubecoderun_api.metrics import Metrics
@@ -75,6 +77,7 @@ def manifest(
     namespace: str,
     front_end: str,
     expires: datetime,
+    labels: Mapping[str, str],
     spec: Json,
 ) -> Json:
     """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
@@ -87,6 +90,7 @@ def manifest(
             "labels": {
                 names.LABEL_FRONT_END: front_end,
                 names.LABEL_EXPIRES: names.expiry_bucket(expires),
+                **labels,
             },
         },
         "spec": spec,
@@ -137,7 +141,9 @@ class Sessions:
 
     # --- one session ----------------------------------------------------------------------------
 
-    async def execute(self, name: str, request: Json, *, lifetime: timedelta, wait_seconds: float) -> Json:
+    async def execute(
+        self, name: str, request: Json, principal: Principal, *, lifetime: timedelta, wait_seconds: float
+    ) -> Json:
         """Create a session with that name and spec.request; return its status when it has ended.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
@@ -145,7 +151,7 @@ class Sessions:
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        body = self._manifest(name, {"request": request}, datetime.now(UTC) + lifetime)
+        body = self._manifest(name, {"request": request}, principal, datetime.now(UTC) + lifetime)
         waiter = self._waiters[name] = _Waiter(name)
         settled = False
         try:
@@ -166,7 +172,7 @@ class Sessions:
             if not settled and not self._leave_running:
                 self._disown(name, waiter.exists, "cancel")
 
-    async def hold(self, name: str, request: Json, *, lifetime: timedelta) -> None:
+    async def hold(self, name: str, request: Json, principal: Principal, *, lifetime: timedelta) -> None:
         """Create a session with that name and spec.request that only holds files, and need not be waited for.
 
         Raises NoResult if that fails. Then, and if this is cancelled, it is deleted in the background.
@@ -174,7 +180,7 @@ class Sessions:
         if self.stopping:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
-        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
+        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, principal, expires)
         waiter = self._waiters[name] = _Waiter(name)
         settled = False
         try:
@@ -190,14 +196,37 @@ class Sessions:
             if not settled:
                 self._disown(name, waiter.exists, "delete")
 
-    def _manifest(self, name: str, spec: Json, expires: datetime) -> bytes:
+    def _manifest(self, name: str, spec: Json, principal: Principal, expires: datetime) -> bytes:
+        """The session in JSON. Raises wire.BadRequest if it would hold a credential."""
+        if principal.tenant is not None:
+            spec["request"]["tenant"] = principal.tenant
         made = manifest(
-            name, namespace=self._namespace, front_end=self._front_end, expires=expires, spec=spec
+            name,
+            namespace=self._namespace,
+            front_end=self._front_end,
+            expires=expires,
+            labels=principal.labels(),
+            spec=spec,
         )
-        return json.dumps(made).encode()
+        document = json.dumps(made).encode()
+        if principal.is_leaked_in(document):
+            wire.refuse(
+                "The request repeats its API key or token where it is stored: send it in a header only.",
+                error="credential_in_request",
+            )
+        return document
 
-    async def read(self, name: str) -> Json | None:
-        """Any session as it is now; None if there is none. Raises NoResult if that cannot be found out."""
+    async def read(self, name: str, principal: Principal) -> Json | None:
+        """A session of this principal as it is now; None if there is none, or it is another tenant's.
+
+        Raises NoResult if that cannot be found out.
+        """
+        resource = await self._read(name)
+        if resource is None or not principal.owns(resource["spec"]["request"].get("tenant")):
+            return None
+        return resource
+
+    async def _read(self, name: str) -> Json | None:
         if not names.is_front_end_session_name(name):
             return None  # no other session is served by HTTP
         deadline = time.monotonic() + _READ_SECONDS

@@ -5,12 +5,13 @@ time limit, or that the client has left.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from kubecoderun_api import filenames, log, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import Event, FileBegins, FileContent, Form, FormError
 from kubecoderun_api.metrics import Metrics
@@ -92,7 +93,9 @@ class Uploads:
             if not limit.expired():
                 limit.reschedule(now)
 
-    async def take(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> Held:
+    async def take(
+        self, session: str, principal: Principal, content_type: str, chunks: AsyncIterator[bytes]
+    ) -> Held:
         """Take in one form; `session` is the name for its session.
 
         Raises wire.BadRequest for a form that cannot be accepted or takes too long, StoreError, NoResult, and
@@ -106,7 +109,7 @@ class Uploads:
         self._limits.add(limit)
         try:
             async with limit, self._turns:
-                held = await self._take(session, content_type, chunks, arrivals)
+                held = await self._take(session, principal, content_type, chunks, arrivals)
             return held
         except TimeoutError:
             if self._stopping:
@@ -122,7 +125,12 @@ class Uploads:
                 self._chores.start(self._discard(session, arrivals))
 
     async def _take(
-        self, session: str, content_type: str, chunks: AsyncIterator[bytes], arrivals: list[_Arrival]
+        self,
+        session: str,
+        principal: Principal,
+        content_type: str,
+        chunks: AsyncIterator[bytes],
+        arrivals: list[_Arrival],
     ) -> Held:
         form = Form(content_type)
         async for chunk in chunks:
@@ -140,6 +148,7 @@ class Uploads:
                     for file, path, size in files
                 ],
             },
+            _owner(principal, form.fields),
             lifetime=self._lifetime,
         )
         held = Held(session, files)
@@ -175,6 +184,12 @@ class Uploads:
                     object=one.id,
                     cause=str(error),
                 )
+
+
+def _owner(principal: Principal, fields: Mapping[str, str]) -> Principal:
+    """Whose files these are: what is uploaded for an agent or a skill belongs to all who use that."""
+    shared = fields.get("entity_id", "").strip() or fields.get("kind", "").strip() in ("agent", "skill")
+    return principal.for_everybody() if shared else principal
 
 
 def _new_id(session: str, taken: set[str]) -> str:

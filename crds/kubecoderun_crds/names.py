@@ -52,6 +52,10 @@ LABEL_NETWORK: Final = f"{LABEL_PREFIX}network"
 """On pods: the pool's `network`; network policies leave pods alone that say Unmanaged."""
 LABEL_FRONT_END: Final = f"{LABEL_PREFIX}front-end"
 """On sessions: UID of the front-end replica that waits for the answer."""
+LABEL_TENANT: Final = f"{LABEL_PREFIX}tenant"
+"""On sessions: `label_value` of the tenant on whose behalf the front end made it."""
+LABEL_USER: Final = f"{LABEL_PREFIX}user"
+"""On sessions: `label_value` of the user, as the client names users; finds everything of one of them."""
 LABEL_EXPIRES: Final = f"{LABEL_PREFIX}expires"
 """On sessions: the hour (see `expiry_bucket`) in which the session expires; makes sweeping one selector."""
 
@@ -111,6 +115,7 @@ front_end_session_pattern: Final = re.compile(r"[a-z0-9]{21}")
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _FILE_ID: Final = re.compile(r"[a-z0-9]{21}")
 _OBJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -165,6 +170,16 @@ def file_ids(session: str, count: int) -> list[str]:
 def is_file_id(text: str) -> bool:
     """Whether text can be the id of a file."""
     return _FILE_ID.fullmatch(text) is not None
+
+
+def label_value(text: str) -> str:
+    """Any text as the value of a label: itself if that is possible, else `x-` and 40 digits of its SHA-256.
+
+    So most ids can be written into a selector as they are. A text that looks like a hash is hashed as well.
+    """
+    if _LABEL_VALUE.fullmatch(text) and not text.startswith("x-"):
+        return text
+    return f"x-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 
 def pod_name(pool: str) -> str:

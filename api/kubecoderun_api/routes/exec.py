@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import answers, log, references, runs, wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
@@ -26,7 +27,7 @@ async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services
     context: RequestContext = request.scope[CONTEXT]
-    body = await authorised_body(request, services)
+    body, principal = await authorised_body(request, services)
     call = wire.parse_exec(body)
     files = references.parse(body.pop("files", None))
     pool = _pool_for(services, call.language)
@@ -36,12 +37,13 @@ async def execute(request: Request) -> Response:
         context.facts["reason"] = full.reason
         services.metrics.runs.labels(call.language, full.reason).inc()
         return JSONResponse(full.body, full.status, full.headers)
-    return _respond(services, context, call, files, pool)
+    return _respond(services, context, principal, call, files, pool)
 
 
 def _respond(
     services: Services,
     context: RequestContext,
+    principal: Principal,
     call: wire.ExecRequest,
     files: tuple[Reference, ...],
     pool: Pool,
@@ -52,7 +54,7 @@ def _respond(
         context.facts["inputs"] = len(files)
 
     async def run() -> Answer:
-        answer = await runs.run(services, session, call, files, pool)
+        answer = await runs.run(services, principal, session, call, files, pool)
         context.facts["reason"] = answer.reason
         return answer
 

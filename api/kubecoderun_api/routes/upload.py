@@ -26,10 +26,10 @@ async def upload(request: Request) -> Response:
     incoming = Incoming(request)
     outcome = "failed"
     try:
-        authorise(request, services)
+        principal = await authorise(request, services)
         session = names.session_name()
         content_type = request.headers.get("content-type", "")
-        held = await services.uploads.take(session, content_type, incoming)
+        held = await services.uploads.take(session, principal, content_type, incoming)
         outcome = "stored"
     except ClientDisconnect:
         outcome = "left"

@@ -326,6 +326,9 @@ def _matches(resource: Json, selector: str) -> bool:
         if part.startswith("!"):
             if part[1:] in labels:
                 return False
+        elif "=" not in part:
+            if part not in labels:
+                return False
         elif labels.get(part.partition("=")[0]) != part.partition("=")[2]:
             return False
     return True

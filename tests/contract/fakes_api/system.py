@@ -101,6 +101,7 @@ async def _serving(settings: Settings, api: FakeApiServer) -> AsyncIterator[tupl
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=1,
     )
