@@ -117,6 +117,7 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
         namespace="n",
         front_end="uid",
         expires=datetime(2026, 1, 1, 11, 29, tzinfo=UTC),
+        labels={names.LABEL_TENANT: "acme"},
         spec={
             "request": {
                 "poolRef": {"name": "p"},
@@ -127,7 +128,11 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
             }
         },
     )
-    assert made["metadata"]["labels"] == {names.LABEL_FRONT_END: "uid", names.LABEL_EXPIRES: "2026010111"}
+    assert made["metadata"]["labels"] == {
+        names.LABEL_FRONT_END: "uid",
+        names.LABEL_EXPIRES: "2026010111",
+        names.LABEL_TENANT: "acme",
+    }
     assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]
 
 
