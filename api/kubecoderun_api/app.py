@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from kubecoderun_api import answers, cluster, log, wire
 from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
-from kubecoderun_api.routes import exec, files, health, upload
+from kubecoderun_api.routes import exec, files, health, upload, users
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.settings import Settings
@@ -60,6 +60,7 @@ def create_app(
     inner.include_router(exec.router)
     inner.include_router(upload.router)
     inner.include_router(files.router)
+    inner.include_router(users.router)
     inner.include_router(health.router)
     inner.add_exception_handler(HTTPException, _no_such_thing)
     inner.add_exception_handler(wire.BadRequest, _refused)
@@ -67,7 +68,7 @@ def create_app(
     inner.add_exception_handler(StoreError, _failed)
     inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
-    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *health.PATHS))
+    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *users.PATHS, *health.PATHS))
     return FrontDoor(inner, services.policy, services.metrics, routes), services
 
 

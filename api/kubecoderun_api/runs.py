@@ -24,12 +24,16 @@ async def run(
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
+    fingerprint: str = "",
 ) -> Answer:
-    """Run a program in a new session of that name. Every failure is an answer; only cancelling raises."""
+    """Run a program in a new session of that name. Every failure is an answer; only cancelling raises.
+
+    `fingerprint` is that of a request with an idempotency key.
+    """
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, principal, session, call, files, pool)
+        answer = await _answer(services, principal, session, call, files, pool, fingerprint)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
@@ -54,26 +58,36 @@ async def _answer(
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
+    fingerprint: str = "",
 ) -> Answer:
-    settings = services.settings
     inputs = await _inputs(services, principal, files)
-    longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
+    longest = longest_wait(services, call, pool)
     status = await services.sessions.execute(
         session,
         await _request(services, session, call, inputs, pool),
         principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds),
         wait_seconds=longest,
+        fingerprint=fingerprint,
     )
+    return await answer_from(services, session, status)
+
+
+def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> float:
+    """Seconds after which an answer is not waited for any more."""
+    return pool.longest_wait(call.timeout_seconds) + services.settings.wait_slack_seconds
+
+
+async def answer_from(services: Services, session: str, status: Json) -> Answer:
+    """The answer for a session that ended; long output comes from the store."""
     stored = None
     if answers.wants_stored(status):
         try:
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    return answers.from_status(
-        session, status, stored=stored, retry_after_seconds=settings.retry_after_seconds
-    )
+    seconds = services.settings.retry_after_seconds
+    return answers.from_status(session, status, stored=stored, retry_after_seconds=seconds)
 
 
 async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from kubecoderun_api import log
+from kubecoderun_api.admission import Admission
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.authenticator import Authenticator
 from kubecoderun_api.auth.keys import KeyRing
@@ -13,8 +14,11 @@ from kubecoderun_api.auth.tokens import TokenPolicy
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, LoadConfiguration
 from kubecoderun_api.connection import HangUpPolicy
+from kubecoderun_api.erasure import Erasure
+from kubecoderun_api.idempotency import Repeats
 from kubecoderun_api.inputs import Inputs
 from kubecoderun_api.lifetimes import Lifetimes
+from kubecoderun_api.limits import Limits
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.pools import PoolBook
 from kubecoderun_api.removals import Removals
@@ -83,6 +87,17 @@ class Services:
             self.metrics,
             seconds=settings.watch_seconds,
         )
+        self.erasure = Erasure(self.cluster, self.store)
+        self.repeats = Repeats()
+        self.admission = Admission(
+            Limits(
+                per_minute=settings.tenant_runs_per_minute,
+                burst=settings.tenant_burst,
+                at_once=settings.tenant_runs_at_once,
+                longest_wait=settings.limit_wait_seconds,
+            ).share(settings.replicas),
+            retry_after_seconds=settings.retry_after_seconds,
+        )
         self.draining = False
         """Whether the process has been asked to end: not ready any more, but still serving."""
         self.unseen: set[asyncio.Task[Answer]] = set()
@@ -109,6 +124,7 @@ class Services:
     async def close(self) -> None:
         """End what is still open; cancellations under way get a few seconds."""
         self.sessions.stop(leave_running=True)  # what is open now is wanted although nobody waits for it
+        await self.repeats.close()
         await self.chores.finish(_LAST_CHORES_SECONDS)
         for task in (*self._watches, *self.unseen):
             task.cancel()

@@ -36,9 +36,15 @@ _TAKE_BACK_EVENTS: Final[dict[TakeBack, tuple[str, str]]] = {
     "delete": ("session_deleted", "delete_failed"),
 }
 
-_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected"})
+NAME_TAKEN: Final = "NameTaken"
+"""Name of the NoResult for a session with an idempotency key that somebody else has made."""
+_LONGEST_LOOK: Final = 5
+"""Failures after whose back-off (0.8 s) a session that another front end waits for is looked at again."""
+_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected", "NameTaken"})
 """Ends after which there certainly is no session to cancel."""
 _NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_NO_ANNOTATIONS: Final[Mapping[str, str]] = {}
 _REJECTIONS: Final = frozenset({400, 413, 422})
 
 
@@ -59,6 +65,10 @@ class _Waiter:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """The status of the finished session, or why there will be none."""
+    keyed: bool = False
+    """Whether the name stands for an idempotency key, so that others may make the same session."""
+    former: str = ""
+    """UID of an earlier session of that name, of which the watch may still tell."""
     exists: bool = False
     """Whether the API server has said that the session is there."""
 
@@ -79,6 +89,7 @@ def manifest(
     expires: datetime,
     labels: Mapping[str, str],
     spec: Json,
+    annotations: Mapping[str, str] = _NO_ANNOTATIONS,
 ) -> Json:
     """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
     return {
@@ -92,6 +103,7 @@ def manifest(
                 names.LABEL_EXPIRES: names.expiry_bucket(expires),
                 **labels,
             },
+            **({"annotations": dict(annotations)} if annotations else {}),
         },
         "spec": spec,
     }
@@ -126,6 +138,8 @@ class Sessions:
         self._waiters: dict[str, _Waiter] = {}
         self._disowned: dict[str, tuple[float, TakeBack]] = {}
         """Sessions that may appear although nobody wants them: how long that is possible, and what to do."""
+        self._forgotten: dict[str, str] = {}
+        """UIDs of sessions that were deleted to make others of the same name."""
         self._chores = chores
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._leave_running = False
@@ -142,17 +156,29 @@ class Sessions:
     # --- one session ----------------------------------------------------------------------------
 
     async def execute(
-        self, name: str, request: Json, principal: Principal, *, lifetime: timedelta, wait_seconds: float
+        self,
+        name: str,
+        request: Json,
+        principal: Principal,
+        *,
+        lifetime: timedelta,
+        wait_seconds: float,
+        fingerprint: str = "",
     ) -> Json:
         """Create a session with that name and spec.request; return its status when it has ended.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
-        not be created for certain), the session is cancelled in the background if it exists.
+        not be created for certain), the session is cancelled in the background if it exists. One with a
+        `fingerprint` has an idempotency key: it is left alone, because somebody may ask again.
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        body = self._manifest(name, {"request": request}, principal, datetime.now(UTC) + lifetime)
-        waiter = self._waiters[name] = _Waiter(name)
+        annotations = {names.ANNOTATION_FINGERPRINT: fingerprint} if fingerprint else {}
+        expires = datetime.now(UTC) + lifetime
+        body = self._manifest(name, {"request": request}, principal, expires, annotations)
+        waiter = self._waiters[name] = _Waiter(
+            name, keyed=bool(fingerprint), former=self._forgotten.pop(name, "")
+        )
         settled = False
         try:
             async with asyncio.timeout(wait_seconds):
@@ -169,7 +195,7 @@ class Sessions:
             raise
         finally:
             del self._waiters[name]
-            if not settled and not self._leave_running:
+            if not settled and not waiter.keyed and not self._leave_running:
                 self._disown(name, waiter.exists, "cancel")
 
     async def hold(self, name: str, request: Json, principal: Principal, *, lifetime: timedelta) -> None:
@@ -196,7 +222,46 @@ class Sessions:
             if not settled:
                 self._disown(name, waiter.exists, "delete")
 
-    def _manifest(self, name: str, spec: Json, principal: Principal, expires: datetime) -> bytes:
+    async def follow(self, name: str, *, wait_seconds: float) -> Json:
+        """The status of a session that another front end has made, when it has ended.
+
+        It is looked at every now and then: the watch tells of this process's own sessions only.
+        Raises NoResult as `execute` does.
+        """
+        try:
+            async with asyncio.timeout(wait_seconds):
+                looks = 0
+                while not self.stopping:
+                    resource = await self._read(name)
+                    if resource is None:
+                        raise NoResult("SessionDeleted")
+                    status: Json = resource.get("status") or {}
+                    if status.get("phase") in TERMINAL_PHASES:
+                        return status
+                    looks += 1
+                    await asyncio.sleep(backoff(min(looks, _LONGEST_LOOK)))
+        except TimeoutError:
+            raise NoResult("NoAnswer") from None
+        raise NoResult("ShuttingDown")
+
+    async def forget(self, resource: Json) -> None:
+        """Delete exactly this session; fine if it is gone. Raises NoResult."""
+        metadata = resource["metadata"]
+        try:
+            await self._cluster.delete_session(metadata["name"], metadata["uid"])
+        except ClusterError as error:
+            if error.status not in (_NOT_FOUND, _CONFLICT):
+                raise NoResult("NotChanged") from None
+        self._forgotten[metadata["name"]] = metadata["uid"]
+
+    def _manifest(
+        self,
+        name: str,
+        spec: Json,
+        principal: Principal,
+        expires: datetime,
+        annotations: Mapping[str, str] = _NO_ANNOTATIONS,
+    ) -> bytes:
         """The session in JSON. Raises wire.BadRequest if it would hold a credential."""
         if principal.tenant is not None:
             spec["request"]["tenant"] = principal.tenant
@@ -206,6 +271,7 @@ class Sessions:
             front_end=self._front_end,
             expires=expires,
             labels=principal.labels(),
+            annotations=annotations,
             spec=spec,
         )
         document = json.dumps(made).encode()
@@ -290,6 +356,8 @@ class Sessions:
                 reason=failure.reason,
                 attempt=failures,
             )
+            if failure.status == _CONFLICT and waiter.keyed:
+                raise NoResult(NAME_TAKEN)
             if not failure.retriable:
                 raise NoResult("Rejected" if failure.status in _REJECTIONS else "Refused")
             if time.monotonic() + delay >= deadline:
@@ -327,6 +395,8 @@ class Sessions:
         """Hand a change to whoever waits for it."""
         name = resource["metadata"]["name"]
         waiter = self._waiters.get(name)
+        if waiter is not None and waiter.former and waiter.former == resource["metadata"].get("uid"):
+            return
         if waiter is not None:
             waiter.exists = True
             status = resource.get("status") or {}

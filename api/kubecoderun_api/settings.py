@@ -177,6 +177,34 @@ class Settings(BaseSettings):
         default=5, ge=1, le=3600, description="Retry-After of a 429 after a pool had no pod"
     )
 
+    tenant_runs_per_minute: float = Field(
+        default=0.0, ge=0, description="runs that one tenant may begin in a minute; 0: no limit"
+    )
+    tenant_burst: int = Field(
+        default=20, ge=1, description="runs that one tenant may begin at once after a quiet time"
+    )
+    tenant_runs_at_once: int = Field(
+        default=0, ge=0, description="runs of one tenant that may be open at the same time; 0: no limit"
+    )
+    limit_wait_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=1.5,
+        description="how long a run is held back that a limit forbids now, before 429",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="front ends behind the Service; each admits its share of what a tenant may do",
+    )
+    idempotency_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="equal in all front ends: makes names of sessions out of idempotency keys; without it"
+        " requests with such a key are refused",
+    )
+
     # --- files
     max_upload_bytes: int = Field(
         default=150 * MEBIBYTE,

@@ -60,6 +60,10 @@ LABEL_EXPIRES: Final = f"{LABEL_PREFIX}expires"
 """On sessions: the hour (see `expiry_bucket`) in which the session expires; makes sweeping one selector."""
 
 
+ANNOTATION_FINGERPRINT: Final = f"{LABEL_PREFIX}request-fingerprint"
+"""On sessions with an idempotency key: hash of what was asked for."""
+
+
 class PodState(StrEnum):
     """Value of the label `kubecoderun.io/state` on a pod."""
 
@@ -134,6 +138,22 @@ def session_name() -> str:
     return random_text(FRONT_END_NAME_LENGTH)
 
 
+def session_name_from(digest: bytes) -> str:
+    """The name of a session that follows from a hash of at least 16 bytes: as `session_name`, 108 bits."""
+    if len(digest) < 16:
+        raise ValueError("a digest of at least 16 bytes is needed")
+    return _in_alphabet(digest, FRONT_END_NAME_LENGTH)
+
+
+def _in_alphabet(digest: bytes, length: int) -> str:
+    number = int.from_bytes(digest, "big")
+    digits = ""
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits += _ALPHABET[digit]
+    return digits
+
+
 def file_id_prefix(session: str) -> str:
     """The 13 characters `[a-z0-9]` that the ids of all files of a session begin with.
 
@@ -144,12 +164,7 @@ def file_id_prefix(session: str) -> str:
         return session[:FILE_ID_PREFIX_LENGTH]
     if not is_session_name(session):
         raise ValueError("not a session name")
-    number = int.from_bytes(hashlib.sha256(session.encode("ascii")).digest(), "big")
-    digits = ""
-    for _ in range(FILE_ID_PREFIX_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits += _ALPHABET[digit]
-    return digits
+    return _in_alphabet(hashlib.sha256(session.encode("ascii")).digest(), FILE_ID_PREFIX_LENGTH)
 
 
 def file_id(session: str) -> str:

@@ -6,10 +6,12 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, references, runs, wire
+from kubecoderun_api import answers, idempotency, log, references, repetition, runs, wire
+from kubecoderun_api.admission import TooMany
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import ExecResponse
+from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
 from kubecoderun_api.references import Reference
@@ -31,13 +33,30 @@ async def execute(request: Request) -> Response:
     call = wire.parse_exec(body)
     files = references.parse(body.pop("files", None))
     pool = _pool_for(services, call.language)
+    secret = services.settings.idempotency_secret
+    claim = None
+    key = request.headers.get(idempotency.HEADER)
+    if key is not None:
+        if secret is None:
+            text = "Idempotency keys are not served here: KCR_IDEMPOTENCY_SECRET is not set."
+            wire.refuse(text, error="idempotency_unavailable")
+        claim = idempotency.claim(secret.get_secret_value().encode(), principal, key, call, files)
+    else:
+        full = _full(services, call, pool)
+        if full is not None:
+            context.facts["reason"] = full.reason
+            return JSONResponse(full.body, full.status, full.headers)
+    return _respond(services, context, principal, call, files, pool, claim)
+
+
+def _full(services: Services, call: wire.ExecRequest, pool: Pool) -> Answer | None:
+    """429 if a session would only wait for its end."""
     excess = excess_wait(pool, services.settings.pod_refill_seconds)
-    if excess is not None:
-        full = answers.busy("QueueFull", min(excess, 3600))
-        context.facts["reason"] = full.reason
-        services.metrics.runs.labels(call.language, full.reason).inc()
-        return JSONResponse(full.body, full.status, full.headers)
-    return _respond(services, context, principal, call, files, pool)
+    if excess is None:
+        return None
+    full = answers.busy("QueueFull", min(excess, 3600))
+    services.metrics.runs.labels(call.language, full.reason).inc()
+    return full
 
 
 def _respond(
@@ -47,14 +66,33 @@ def _respond(
     call: wire.ExecRequest,
     files: tuple[Reference, ...],
     pool: Pool,
+    claim: Claim | None,
 ) -> Response:
-    session = names.session_name()
+    session = names.session_name() if claim is None else claim.session
     context.facts.update(session=session, language=call.language, pool=pool.name)
     if files:
         context.facts["inputs"] = len(files)
 
+    async def first() -> Answer:
+        full = _full(services, call, pool) if claim else None
+        if full is not None:
+            return full
+        try:
+            async with services.admission.run(principal.tenant):
+                fingerprint = claim.fingerprint if claim else ""
+                return await runs.run(services, principal, session, call, files, pool, fingerprint)
+        except TooMany as error:
+            services.metrics.runs.labels(call.language, "TenantLimit").inc()
+            return answers.busy("TenantLimit", error.retry_after_seconds, error.text)
+
     async def run() -> Answer:
-        answer = await runs.run(services, principal, session, call, files, pool)
+        if claim is None:
+            answer = await first()
+        else:
+            longest = runs.longest_wait(services, call, pool)
+            answer = await services.repeats.run(
+                claim, lambda: repetition.once(services, principal, claim, first, wait_seconds=longest)
+            )
         context.facts["reason"] = answer.reason
         return answer
 

@@ -227,7 +227,8 @@ class FakeApiServer:
         name = resource["metadata"]["name"]
         if (plural, name) in self.objects:
             return _status(409, "AlreadyExists")
-        resource["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "creationTimestamp": now()}
+        uid = f"uid-{name}-{self.requests[f'create {plural}']}"
+        resource["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": now()}
         self.put(plural, resource)
         status = self.answer(resource)
         if status is not None:
@@ -273,8 +274,12 @@ class FakeApiServer:
         self.requests[f"delete {plural}"] += 1
         if self.delete_statuses:
             return _status(self.delete_statuses.pop(0))
-        if (plural, name) not in self.objects:
+        found = self.objects.get((plural, name))
+        if found is None:
             return _status(404, "NotFound")
+        wanted = (await request.json()).get("preconditions", {}) if request.can_read_body else {}
+        if wanted.get("uid", found["metadata"].get("uid")) != found["metadata"].get("uid"):
+            return _status(409, "Conflict")
         self.delete(plural, name)
         return web.json_response({"kind": "Status", "status": "Success"})
 

@@ -86,6 +86,20 @@ async def running(*, ready: bool = True, **settings: Any) -> AsyncIterator[Syste
 
 
 @asynccontextmanager
+async def beside(system: System, **settings: Any) -> AsyncIterator[System]:
+    """Another front end before the same API server and store, with the same keys."""
+    given = {
+        "api_keys_file": system.keys_file,
+        "store_endpoint": system.store.url,
+        "store_access_key": "access",
+        "store_secret_key": "secret-of-the-store",
+    }
+    async with _serving(Settings(**given | settings), system.api) as (services, port):
+        await system.api.until(lambda: not services.unready())
+        yield System(system.api, system.store, services, port, system.keys_file)
+
+
+@asynccontextmanager
 async def _serving(settings: Settings, api: FakeApiServer) -> AsyncIterator[tuple[Services, int]]:
     async def configuration() -> Configuration:
         return Configuration(host=api.url)
