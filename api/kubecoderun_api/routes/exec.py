@@ -6,7 +6,17 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, idempotency, log, references, repetition, runs, wire
+from kubecoderun_api import (
+    answers,
+    idempotency,
+    log,
+    openapi,
+    references,
+    repetition,
+    runs,
+    schemas,
+    wire,
+)
 from kubecoderun_api.admission import TooMany
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
@@ -24,7 +34,12 @@ router = APIRouter()
 PATHS: Final = ("/exec",)
 
 
-@router.post("/exec")
+@router.post(
+    "/exec",
+    response_model=schemas.ExecAnswer,
+    responses=openapi.errors(400, 401, 403, 408, 409, 413, 429, 503, 504),
+    openapi_extra=openapi.json_body(schemas.ExecCall),
+)
 async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import wire
+from kubecoderun_api import openapi, schemas, wire
 from kubecoderun_api.auth.principal import MAX_USER_LENGTH
 from kubecoderun_api.routes.intake import authorise
 from kubecoderun_api.services import Services
@@ -14,7 +14,7 @@ router = APIRouter()
 PATHS: Final = ("/users/{user}",)
 
 
-@router.delete("/users/{user}")
+@router.delete("/users/{user}", response_model=schemas.Erased, responses=openapi.errors(400, 401, 403, 503))
 async def erase(request: Request, user: str) -> Response:
     """Delete all sessions of a user, running ones too, and their files."""
     services: Services = request.app.state.services
