@@ -95,7 +95,12 @@ async def test_sessions_carry_tenant_and_user() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "user"),
-    [((), True), ((("kind", "user"),), True), ((("kind", "agent"),), False), ((("entity_id", "a1"),), False)],
+    [
+        ((), True),
+        ((("kind", "user"),), True),
+        ((("kind", "agent"), ("id", "a1")), False),
+        ((("entity_id", "a1"),), False),
+    ],
 )
 async def test_files_of_an_agent_belong_to_no_single_user(
     fields: tuple[tuple[str, str], ...], user: bool
