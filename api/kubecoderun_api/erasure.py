@@ -8,9 +8,9 @@ from typing import Final, TypeVar
 from kubecoderun_api import log
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watching import backoff
 from kubecoderun_crds import names
 

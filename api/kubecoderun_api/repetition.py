@@ -9,7 +9,8 @@ from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.services import Services
-from kubecoderun_api.sessions import NAME_TAKEN, NoResult
+from kubecoderun_api.sessions import NAME_TAKEN
+from kubecoderun_api.waiters import NoResult
 
 Json = dict[str, Any]
 
@@ -50,6 +51,6 @@ async def _again(services: Services, claim: Claim, found: Json | None, wait_seco
         status: Json = found["status"]
     else:
         status = await services.sessions.follow(claim.session, wait_seconds=wait_seconds)
-    answer = await runs.answer_from(services, claim.session, status)
+    answer = await runs.ended(services, claim.session, status)
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})

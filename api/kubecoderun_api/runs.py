@@ -1,6 +1,7 @@
 """One run of /exec, from the understood request to the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +12,23 @@ from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
 from kubecoderun_api.services import Services
-from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
+from kubecoderun_crds.reasons import Reason
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pausing:
+    """How a program that waits for its client is served."""
+
+    pause: Callable[[Mapping[str, Any]], Json | None]
+    """What a session waits for, if it waits."""
+    metadata: Json
+    """Labels and annotations of the session."""
+    longest: timedelta
+    """How long it may wait altogether."""
 
 
 async def run(
@@ -24,16 +38,15 @@ async def run(
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
+    pausing: Pausing | None = None,
     fingerprint: str = "",
 ) -> Answer:
-    """Run a program in a new session of that name. Every failure is an answer; only cancelling raises.
-
-    `fingerprint` is that of a request with an idempotency key.
-    """
+    """Run a program in a new session of that name, to its end or the first pause. Every failure is an
+    answer; only cancelling raises. `fingerprint` is that of a request with an idempotency key."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, principal, session, call, files, pool, fingerprint)
+        answer = await _answer(services, principal, session, call, files, pool, pausing, fingerprint)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
@@ -58,7 +71,8 @@ async def _answer(
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
-    fingerprint: str = "",
+    pausing: Pausing | None,
+    fingerprint: str,
 ) -> Answer:
     inputs = await _inputs(services, principal, files)
     longest = longest_wait(services, call, pool)
@@ -66,11 +80,16 @@ async def _answer(
         session,
         await _request(services, session, call, inputs, pool),
         principal,
-        lifetime=timedelta(seconds=longest + pool.ttl_seconds),
+        lifetime=timedelta(seconds=longest + pool.ttl_seconds)
+        + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
+        pause=pausing.pause if pausing else None,
+        metadata=pausing.metadata if pausing else None,
         fingerprint=fingerprint,
     )
-    return await answer_from(services, session, status)
+    if pausing is not None and "phase" not in status:
+        return paused(status)
+    return await ended(services, session, status)
 
 
 def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> float:
@@ -78,16 +97,22 @@ def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> floa
     return pool.longest_wait(call.timeout_seconds) + services.settings.wait_slack_seconds
 
 
-async def answer_from(services: Services, session: str, status: Json) -> Answer:
-    """The answer for a session that ended; long output comes from the store."""
+def paused(found: Json) -> Answer:
+    """The answer for a session that waits, as `Pausing.pause` tells it; for whoever can put it into words."""
+    return Answer(200, found, Reason.WAITING_FOR_TOOLS)
+
+
+async def ended(services: Services, session: str, status: Json) -> Answer:
+    """The answer for a session that has ended."""
     stored = None
     if answers.wants_stored(status):
         try:
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    seconds = services.settings.retry_after_seconds
-    return answers.from_status(session, status, stored=stored, retry_after_seconds=seconds)
+    return answers.from_status(
+        session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
+    )
 
 
 async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:
@@ -110,6 +135,8 @@ async def _request(
         request["inputs"] = [one.as_request() for one in inputs]
     if call.args:
         request["args"] = list(call.args)
+    if call.tools:
+        request["tools"] = list(call.tools)
     if call.timeout_seconds is not None:
         request["timeoutSeconds"] = pool.time_limit(call.timeout_seconds)
     return request

@@ -47,7 +47,7 @@ async def execute(request: Request) -> Response:
     body, principal = await authorised_body(request, services)
     call = wire.parse_exec(body)
     files = references.parse(body.pop("files", None))
-    pool = _pool_for(services, call.language)
+    pool = pool_for(services, call.language)
     secret = services.settings.idempotency_secret
     claim = None
     key = request.headers.get(idempotency.HEADER)
@@ -57,21 +57,10 @@ async def execute(request: Request) -> Response:
             wire.refuse(text, error="idempotency_unavailable")
         claim = idempotency.claim(secret.get_secret_value().encode(), principal, key, call, files)
     else:
-        full = _full(services, call, pool)
+        full = full_queue(services, context, pool, call.language)
         if full is not None:
-            context.facts["reason"] = full.reason
-            return JSONResponse(full.body, full.status, full.headers)
+            return full
     return _respond(services, context, principal, call, files, pool, claim)
-
-
-def _full(services: Services, call: wire.ExecRequest, pool: Pool) -> Answer | None:
-    """429 if a session would only wait for its end."""
-    excess = excess_wait(pool, services.settings.pod_refill_seconds)
-    if excess is None:
-        return None
-    full = answers.busy("QueueFull", min(excess, 3600))
-    services.metrics.runs.labels(call.language, full.reason).inc()
-    return full
 
 
 def _respond(
@@ -89,13 +78,15 @@ def _respond(
         context.facts["inputs"] = len(files)
 
     async def first() -> Answer:
-        full = _full(services, call, pool) if claim else None
+        full = _full(services, pool, call.language) if claim else None
         if full is not None:
             return full
         try:
             async with services.admission.run(principal.tenant):
                 fingerprint = claim.fingerprint if claim else ""
-                return await runs.run(services, principal, session, call, files, pool, fingerprint)
+                return await runs.run(
+                    services, principal, session, call, files, pool, fingerprint=fingerprint
+                )
         except TooMany as error:
             services.metrics.runs.labels(call.language, "TenantLimit").inc()
             return answers.busy("TenantLimit", error.retry_after_seconds, error.text)
@@ -133,7 +124,26 @@ def _respond(
     )
 
 
-def _pool_for(services: Services, language: str) -> Pool:
+def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
+    """429 if the pool's queue is longer than its sessions may wait."""
+    full = _full(services, pool, language)
+    if full is None:
+        return None
+    context.facts["reason"] = full.reason
+    return JSONResponse(full.body, full.status, full.headers)
+
+
+def _full(services: Services, pool: Pool, language: str) -> Answer | None:
+    excess = excess_wait(pool, services.settings.pod_refill_seconds)
+    if excess is None:
+        return None
+    full = answers.busy("QueueFull", min(excess, 3600))
+    services.metrics.runs.labels(language, full.reason).inc()
+    return full
+
+
+def pool_for(services: Services, language: str) -> Pool:
+    """The pool that serves a language. Raises BadRequest if there is none, or the process is not ready."""
     if not services.pools.known or services.sessions.stopping:
         wire.refuse("The service is starting up or shutting down.", error="service_unavailable", status=503)
     pool = services.pools.choose(language)
