@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from kubecoderun_api import answers, cluster, log, openapi, wire
 from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
-from kubecoderun_api.routes import absent, exec, files, health, programmatic, progress, upload
+from kubecoderun_api.routes import absent, exec, files, health, programmatic, progress, upload, users
 from kubecoderun_api.services import Services
 from kubecoderun_api.settings import Settings
 from kubecoderun_api.transfer import StoreError
@@ -63,6 +63,7 @@ def create_app(
     inner.include_router(upload.router)
     inner.include_router(files.router)
     inner.include_router(progress.router)
+    inner.include_router(users.router)
     inner.include_router(absent.router)
     inner.include_router(health.router)
     openapi.describe(inner)
@@ -79,6 +80,7 @@ def create_app(
             *progress.PATHS,
             *upload.PATHS,
             *files.PATHS,
+            *users.PATHS,
             *absent.PATHS,
             *health.PATHS,
             *_DOCS,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kubecoderun_api import answers, log, progress
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.progress import Progress
@@ -74,7 +75,7 @@ class Watchers:
             self.open -= 1
             self._metrics.watchers.dec()
 
-    async def follow(self, session: Json, told: Progress) -> AsyncGenerator[bytes]:
+    async def follow(self, session: Json, told: Progress, principal: Principal) -> AsyncGenerator[bytes]:
         """All events from now to the end. `session`: the resource as it is now."""
         name, uid = session["metadata"]["name"], session["metadata"].get("uid", "")
         yield progress.prelude()
@@ -99,7 +100,7 @@ class Watchers:
                 await asyncio.sleep(_PAUSES[min(pause, len(_PAUSES) - 1)])
                 pause += 1
             try:
-                found = await self._read(name)
+                found = await self._read(name, principal)
             except NoResult:
                 return  # the watcher comes again, to another replica
             if found is None or found["metadata"].get("uid", "") != uid:
@@ -116,11 +117,11 @@ class Watchers:
         stdout, stderr = (told.streams[stream].known for stream in progress.STREAMS)
         return Question(self._namespace, name, uid, stdout, stderr, seconds)
 
-    async def _read(self, name: str) -> Json | None:
+    async def _read(self, name: str, principal: Principal) -> Json | None:
         """The session. A cluster that cannot be asked is asked again; NoResult when this process ends."""
         while True:
             try:
-                return await self._sessions.read(name)
+                return await self._sessions.read(name, principal)
             except NoResult:
                 if self._leaving():
                     raise

@@ -13,7 +13,7 @@ import pytest
 from contract.fakes_api.apiserver import ended, held, ran, succeeded
 from contract.fakes_api.client import Connection
 from contract.fakes_api.operators import RELAY_KEY, FakeOperator, FakeRun, operator
-from contract.fakes_api.system import KEY, System, running
+from contract.fakes_api.system import KEY, System, beside, running
 from kubecoderun_crds import names
 from kubecoderun_crds.relay import Question
 
@@ -100,8 +100,13 @@ async def systems(folder: Path, count: int = 1, **settings: Any) -> AsyncIterato
             if count == 1:
                 yield known, first
                 return
-            async with first.another(**options) as second:
+            async with beside(first, **options) as second:
                 yield known, first, second
+
+
+def uid(system: System, name: str) -> str:
+    """UID of a session."""
+    return str(system.api.objects[names.SESSION_PLURAL, name]["metadata"]["uid"])
 
 
 async def begin(known: FakeOperator, system: System, **fields: Any) -> tuple[str, FakeRun]:
@@ -111,14 +116,14 @@ async def begin(known: FakeOperator, system: System, **fields: Any) -> tuple[str
     reply = await system.request("POST", "/exec", body, AUTH | prefer)
     assert reply.status == 202, reply.raw
     name = reply.json["session_id"]
-    run = known.runs[f"uid-{name}"] = FakeRun()
+    run = known.runs[uid(system, name)] = FakeRun()
     system.api.finish(name, {"phase": "Running"})
     return name, run
 
 
 def finish(known: FakeOperator, system: System, name: str, status: Json) -> None:
     """The operator has written the result and forgotten the run."""
-    del known.runs[f"uid-{name}"]
+    del known.runs[uid(system, name)]
     system.api.finish(name, status)
 
 
@@ -280,11 +285,11 @@ async def test_without_a_relay_there_are_phases_and_the_result() -> None:
 async def test_an_operator_that_is_down_for_a_while(tmp_path: Path) -> None:
     async with systems(tmp_path) as (known, system):
         name, run = await begin(known, system)
-        del known.runs[f"uid-{name}"]
+        del known.runs[uid(system, name)]
         async with watching(system, name) as watcher:
             await watcher.next()
             await asyncio.sleep(0.2)
-            known.runs[f"uid-{name}"] = run
+            known.runs[uid(system, name)] = run
             run.stdout = b"again"
             assert await watcher.text(5) == "again"
 
@@ -294,7 +299,7 @@ async def test_a_session_deleted_under_a_watcher(tmp_path: Path) -> None:
         name, _ = await begin(known, system)
         async with watching(system, name) as watcher:
             await watcher.next()
-            del known.runs[f"uid-{name}"]
+            del known.runs[uid(system, name)]
             system.api.delete(names.SESSION_PLURAL, name)
             (last,) = await watcher.all()
             assert (last.kind, last.data["error"]) == ("error", "session_deleted")
@@ -391,7 +396,7 @@ async def test_slow_answers_name_their_session_early() -> None:
 async def test_operators_with_another_key_tell_nothing(tmp_path: Path) -> None:
     async with systems(tmp_path) as (known, system):
         (tmp_path / "other").write_text("another-key-for-the-relay")
-        async with system.another(relay_url=known.url, relay_key_file=tmp_path / "other") as stranger:
+        async with beside(system, relay_url=known.url, relay_key_file=tmp_path / "other") as stranger:
             question = Question("kubecoderun", "n", "u", wait_seconds=0.1)
             known.runs["u"] = FakeRun(b"secret")
             assert await stranger.services.relay.look(question) is None

@@ -129,7 +129,11 @@ def _admitted(seen: Seen, release: Release | None, key: bool, tokens: bool) -> I
         yield failure("credentials", says, do)
     elif release is not None:
         says = f"The front end wants a credential, and {release.name} sends none with files and tool calls."
-        yield failure("credentials", says, "Let the front end admit its network without (KCR_AUTH=none).")
+        yield failure(
+            "credentials",
+            says,
+            "Let the front end admit its network without (KCR_OPEN_NETWORKS), or update it and sign tokens.",
+        )
     else:
         says = "The front end wants a credential, and there is none."
         yield failure("credentials", says, "Set LIBRECHAT_CODE_API_KEY, or sign tokens.")

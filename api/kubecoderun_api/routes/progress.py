@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import answers, openapi, schemas, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.progress import ENDED, Progress
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 )
 async def events(request: Request, session: SessionId) -> Response:
     """Output and phase of a run as they come, and in the end its result: server-sent events."""
-    services = admit(request, session)
+    services, principal = await admit(request, session)
     cursor = request.headers.get("last-event-id", "").strip()
     if cursor == ENDED:
         return Response(status_code=204)  # tells an EventSource not to come again
@@ -39,9 +40,9 @@ async def events(request: Request, session: SessionId) -> Response:
     if services.watchers.open >= services.settings.watchers_at_once:
         busy = answers.busy("WatchersFull", 5, "Too many runs are being watched right now.")
         return JSONResponse(busy.body, busy.status, busy.headers)
-    found = await _run(services, session)
+    found = await _run(services, principal, session)
     return EventStream(
-        services.watchers.follow(found, told),
+        services.watchers.follow(found, told, principal),
         services.watchers,
         heartbeat_seconds=services.settings.heartbeat_every_seconds,
     )
@@ -55,8 +56,8 @@ async def events(request: Request, session: SessionId) -> Response:
 )
 async def result(request: Request, session: SessionId) -> Response:
     """The answer to a run as /exec gives it, or 202 while there is none yet."""
-    services = admit(request, session)
-    found = await _run(services, session)
+    services, principal = await admit(request, session)
+    found = await _run(services, principal, session)
     phase = (found.get("status") or {}).get("phase") or "Pending"
     if phase not in TERMINAL_PHASES:
         return JSONResponse({"session_id": session, "phase": phase}, 202)
@@ -72,8 +73,8 @@ async def result(request: Request, session: SessionId) -> Response:
 )
 async def cancel(request: Request, session: SessionId) -> Response:
     """End a run. One that has ended keeps its result."""
-    services = admit(request, session)
-    await _run(services, session)
+    services, principal = await admit(request, session)
+    await _run(services, principal, session)
     try:
         await services.cluster.cancel_session(session)
     except ClusterError as error:
@@ -85,9 +86,9 @@ async def cancel(request: Request, session: SessionId) -> Response:
     return JSONResponse({"session_id": session, "message": "The run is being cancelled."}, 202)
 
 
-async def _run(services: Services, session: str) -> Json:
+async def _run(services: Services, principal: Principal, session: str) -> Json:
     """The session, if it runs something."""
-    found = await services.sessions.read(session)
+    found = await services.sessions.read(session, principal)
     if found is None or found["spec"]["request"].get("mode", Mode.RUN) != Mode.RUN:
         raise _not_found()
     return found
