@@ -99,6 +99,12 @@ class App:
         """Empty while all is well: standing by, or leading with a Lease that is renewed."""
         return "the lease is lost" if self.ready.is_set() and not self.elector.leading else ""
 
+    def role(self) -> str:
+        """What this process does at the moment, in two words."""
+        if self.ready.is_set():
+            return "leading"
+        return "taking over" if self.elector.leading else "standing by"
+
     async def run(self) -> None:
         """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and WatchFailedError."""
         try:

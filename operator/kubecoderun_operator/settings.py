@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     lease_name: str = "kubecoderun-operator"
     """Name of that Lease."""
     pod_uid: str = ""
-    """UID of the operator's own pod, its name in the election; host name and process id without it."""
+    """UID of the operator's own pod, which tells it from others in the election; host name and process id
+    without it."""
+    pod_name: str = ""
+    """Name of that pod, for people who look at the Lease: it stands before the UID."""
     kubeconfig: Path | None = None
     """File with the cluster's address; without it the service account of the pod, then KUBECONFIG."""
     http_host: str = "0.0.0.0"
@@ -199,7 +202,9 @@ class Settings(BaseSettings):
     @property
     def identity(self) -> str:
         """Who this process is in the election."""
-        return self.pod_uid or f"{socket.gethostname()}-{os.getpid()}"
+        if self.pod_uid:
+            return f"{self.pod_name}_{self.pod_uid}" if self.pod_name else self.pod_uid
+        return f"{socket.gethostname()}-{os.getpid()}"
 
     def longest_run_seconds(self, limit_seconds: int) -> int:
         """From the start of a program with that time limit to the moment when its pod must be done."""
