@@ -64,6 +64,7 @@ class App:
                 settings.sidecar_answer_seconds,
                 settings.sidecar_fetch_seconds,
                 settings.sidecar_silence_seconds,
+                settings.node_silence_seconds,
             ),
             settings.sidecar_port,
             lambda: self.elector.epoch,

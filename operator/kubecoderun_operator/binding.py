@@ -18,8 +18,9 @@ from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order
 from kubecoderun_operator.outcomes import Outcome, timestamp
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import SidecarUnreachableError
 
 _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5

@@ -21,8 +21,9 @@ from kubecoderun_operator.outcomes import Outcome, Record, timestamp
 from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.sidecars import SidecarRefusedError, ask_states
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
@@ -70,6 +71,7 @@ class Run:
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
         self._started = False
+        self._running_is_due = False
         self._broken = 0
         self._marks: dict[str, float] = {}
 
@@ -282,6 +284,8 @@ class Run:
             except SidecarRefusedError as error:
                 logger.error("a start was refused", extra=self._about(pod=held.pod.name, cause=str(error)))
                 return Outcome(Reason.OPERATOR_ERROR, f"the sidecar refused to start: {error.error}")
+            except NodeSilentError:
+                return await self._lost(held, node_silent=True)
             except SidecarUnreachableError as error:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
@@ -290,13 +294,13 @@ class Run:
             finally:
                 held.left_alone()
 
-    async def _lost(self, held: HeldPod | None) -> Outcome:
+    async def _lost(self, held: HeldPod | None, *, node_silent: bool = False) -> Outcome:
         """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
         if held is not None:
             self._record.name_pod(held.pod)
         found = await self._tools.results.of(self.session, self._record.timings.get("started"))
         if found is None:
-            return await held.lost() if held is not None else outcomes.lost(None)
+            return await held.lost(node_silent) if held is not None else outcomes.lost(None)
         logger.info("the result of a lost pod was in the store", extra=self._about())
         if held is not None:
             return await held.explain(self._outcome(found), 0)
@@ -333,17 +337,27 @@ class Run:
     def _program_started(self, at: str) -> None:
         self._record.timings["started"] = at
         self._broken = 0
+        if self._running_is_due:
+            self._say_running()
 
     def _goes_on(self) -> None:
         """The run takes a while: say so, and let the node end its pod should no operator be there to do it.
         Short runs are spared both writes."""
         if self.answered or self._held is None:
             return
+        if "started" in self._record.timings:
+            self._say_running()
+        else:
+            # On a machine so busy that nothing has been heard yet: the status is to name that moment.
+            self._running_is_due = True
+        if not self._held.pod.limited:
+            self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
+
+    def _say_running(self) -> None:
+        self._running_is_due = False
         if self.session.phase != Phase.RUNNING:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
-        if not self._held.pod.limited:
-            self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
 
     async def _limit(self, pod: Member) -> None:
         deadline = self._tools.settings.longest_run_seconds(self._limit_seconds())

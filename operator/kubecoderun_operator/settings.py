@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     sidecar_silence_seconds: Seconds = 5.0
     """A run whose sidecar sends nothing (it sends a heartbeat each second) counts as disconnected after
     this."""
+    node_silence_seconds: Seconds = 4.0
+    """A pod counts as lost when nothing has come from it for so long and its node takes no connections
+    either, tried four times."""
     sidecar_attempts: int = Field(default=5, ge=1)
     """Connections to the sidecar of one run that may break in a row before the run counts as lost."""
     ending_grace_seconds: float = Field(default=3.0, ge=0)

@@ -205,6 +205,19 @@ async def test_a_result_is_read_when_the_pod_is_lost_while_the_operator_looks() 
         assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
 
 
+async def test_a_result_is_read_when_the_node_has_fallen_silent() -> None:
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        await on.until(lambda: on.status(session).get("phase") == "Running", "written")
+        (pod,) = on.pods("assigned")
+        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        on.node.fall_silent(pod["metadata"]["name"])
+        status = await on.ended(session, seconds=20)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+
+
 @pytest.mark.parametrize("broken", ["other run", "not a result", "store is down"])
 async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> None:
     """A session of the same name may have been there before, and its result still is."""

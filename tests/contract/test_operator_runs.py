@@ -231,6 +231,16 @@ async def test_a_long_run_is_written_as_running() -> None:
         assert (await system.ended(session))["phase"] == "Succeeded"
 
 
+async def test_running_names_the_moment_of_the_start_however_late_it_is_known() -> None:
+    async with operating(running_after_seconds=0.0001) as system:
+        system.pool()
+        await system.ready(2)
+        session = system.session("sleep:0.6 print:x")
+        await system.until(lambda: system.status(session).get("phase") == "Running", "running")
+        assert system.status(session)["timings"]["started"]
+        assert (await system.ended(session))["phase"] == "Succeeded"
+
+
 async def test_a_session_whose_result_is_refused_still_gets_an_answer() -> None:
     async with operating() as system:
         system.pool()
