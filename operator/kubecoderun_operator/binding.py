@@ -24,6 +24,8 @@ from kubecoderun_operator.vigil import SidecarUnreachableError
 
 _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5
+_STORE_PATIENCE: Final = 1.5
+"""Seconds. A refusal that took longer came after the sidecar's own repetitions, and somebody waits."""
 
 
 class EndedError(Exception):
@@ -77,6 +79,7 @@ class Binder:
         """The sidecar's half: code and input are delivered. Raises EndedError if the request is at fault."""
         seconds = self._tools.settings.sidecar_fetch_seconds * _STORE_ATTEMPTS
         request = grants.delivery(self._tools.storage, order, seconds)
+        began = time.monotonic()
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
                 await self._tools.sidecars.prepare(pod, request)
@@ -87,7 +90,8 @@ class Binder:
                     late = f"what the run needs was not fetched from the object store within {seconds:.0f} s"
                     raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, late)) from None
             except SidecarRefusedError as error:
-                if error.error != "store_unavailable" or attempt == _STORE_ATTEMPTS:
+                last = attempt == _STORE_ATTEMPTS or time.monotonic() - began > _STORE_PATIENCE
+                if error.error != "store_unavailable" or last:
                     return _refused(error, order)
                 await asyncio.sleep(_STORE_PAUSE)
             else:

@@ -18,7 +18,9 @@ from kubecoderun_sidecar.transfer import Store, TransferError, whole
 log = logging.getLogger(__name__)
 
 STORE_SECONDS = 30.0
-"""Longest time for result.json, all attempts together."""
+"""Longest time for result.json, all attempts together, when it has more than the answer."""
+SPARE_SECONDS = 3.0
+"""The same when the answer has all of it: it is stored only in case that gets lost, and somebody waits."""
 DEFAULT_INLINE_BYTES = 16384
 
 KeptOutput = tuple[Kept, Kept]
@@ -63,9 +65,12 @@ def assemble(ending: Ending, kept: KeptOutput, files: list[OutputFile], listing:
 
 def must_store(target: ResultTarget, kept: KeptOutput, started: float | None, seconds: float) -> bool:
     """Whether result.json is due; `seconds` have passed since the start, files included."""
-    if started is None:
-        return False
-    return seconds > target.after_seconds or any(len(part.joined()) > target.inline_bytes for part in kept)
+    return started is not None and (seconds > target.after_seconds or _exceeds(target, kept))
+
+
+def _exceeds(target: ResultTarget, kept: KeptOutput) -> bool:
+    """Whether the answer cannot have all the output."""
+    return any(len(part.joined()) > target.inline_bytes for part in kept)
 
 
 def preview(result: RunResult, kept: KeptOutput, target: ResultTarget | None) -> RunResult:
@@ -84,7 +89,7 @@ async def store_result(store: Store, target: ResultTarget, result: RunResult, ke
     data = replace(result, stored=True, stored_at=rfc3339(time.time())).to_json()
     answer = preview(result, kept, target)
     try:
-        async with asyncio.timeout(STORE_SECONDS):
+        async with asyncio.timeout(STORE_SECONDS if _exceeds(target, kept) else SPARE_SECONDS):
             await store.put(target.url, len(data), lambda: whole(data), "application/json")
     except TransferError as error:
         return replace(answer, store_error=error.message)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from contract.fakes.apiserver import ApiServer, Fault
-from contract.fakes.node import Node, Sidecar, SilentAddress
+from contract.fakes.node import Node, Sidecar
+from contract.fakes.silent import SilentAddress
 from contract.fakes.system import NAMESPACE, SIGNATURES
 from kubecoderun_crds import names
 from kubecoderun_operator.cluster import ApiError, ApiLimits, ApiUnreachableError, Cluster, NotLeadingError
@@ -310,7 +311,7 @@ async def test_nobody_there() -> None:
 async def silent_node() -> AsyncIterator[tuple[Sidecars, Member]]:
     """A pod whose node takes no connections."""
     async with one_sidecar() as (_, _, found, _):
-        address = SilentAddress("127.0.0.1", 0)
+        address = SilentAddress()
         limits = SidecarLimits(connect=30.0, answer=30.0, fetch=30.0, silence=30.0)
 
         async def never(_: int) -> None:

@@ -6,7 +6,6 @@ spaces. See `Sidecar._program`.
 
 import asyncio
 import itertools
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from contract.fakes.apiserver import ApiServer
+from contract.fakes.silent import SilentAddress
 from contract.fakes.store import Json, RefusedError, now
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
@@ -236,29 +236,6 @@ class Sidecar:
 
 def _refuse(status: int, refusal: Refusal) -> web.Response:
     return web.Response(status=status, body=refusal.to_json())
-
-
-class SilentAddress:
-    """An address whose kernel answers no attempt to connect, as far as anybody can tell: it listens, and its
-    queue is full, so further ones are dropped. What was connected before stays so."""
-
-    def __init__(self, address: str, port: int) -> None:
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._listener.bind((address, port))
-        self._listener.listen(0)
-        self._fillers = [socket.socket() for _ in range(4)]
-        for filler in self._fillers:
-            filler.setblocking(False)
-            filler.connect_ex(self._listener.getsockname())
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
-
-    def close(self) -> None:
-        for each in (*self._fillers, self._listener):
-            each.close()
 
 
 class Node:
