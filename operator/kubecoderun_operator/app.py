@@ -15,6 +15,7 @@ from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member, version_of
+from kubecoderun_operator.notices import Notices
 from kubecoderun_operator.orphans import Terms
 from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
@@ -81,6 +82,7 @@ class App:
             purger=self._purger(storage),
             results=self._results,
             remover=Remover(self._cluster, self._sidecars, self._background, settings.pod_grace_seconds),
+            notices=Notices(self._cluster, self._background, settings.identity, settings.event_pause_seconds),
             background=self._background,
             pod_defaults=settings.pod_defaults(signatures.public_key),
             epoch=lambda: self.elector.epoch,

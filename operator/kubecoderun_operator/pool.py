@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import PoolSpec
-from kubecoderun_crds.reasons import PoolReason
+from kubecoderun_crds.reasons import EventReason, PoolReason
 from kubecoderun_operator import metrics, pods, sizing
 from kubecoderun_operator.allocator import Allocator, Standing
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.conditions import Facts, Setback, Verdict
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member
+from kubecoderun_operator.notices import Subject
 from kubecoderun_operator.report import StatusReport
 from kubecoderun_operator.sizing import Brake, Expectations, Target
 from kubecoderun_operator.tools import Tools
@@ -103,7 +104,13 @@ class PoolKeeper:
         self.closed = True
         self._room.close()
         metrics.forget_pool(self.namespace, self.name)
+        self._tools.notices.forget(self.uid)
         self.stop()
+
+    def lost_run(self, reason: EventReason, session: str, message: str) -> None:
+        """A session has lost its pod, or a part of it; people may want to know."""
+        subject = Subject(self.namespace, self.name, self.uid)
+        self._tools.notices.post(subject, reason, f"session {session}: {message}")
 
     # --- sessions ---------------------------------------------------------------------------------
 

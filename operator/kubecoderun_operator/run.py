@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
-from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
+from kubecoderun_crds.reasons import EventReason, Mode, Phase, Reason, StartType
 from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, pods, recovery
 from kubecoderun_operator.answer import Answer, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
@@ -408,6 +408,9 @@ class Run:
         """Metrics, and the one log line of a normal session."""
         pool, start = self.session.pool, str(self._record.start_type or "")
         metrics.SESSIONS.labels(self.session.namespace, pool, str(outcome.reason), start).inc()
+        keeper = self._pool()
+        if keeper is not None and outcome.reason in set(EventReason):
+            keeper.lost_run(EventReason(outcome.reason), self.session.name, outcome.message)
         took, before = {}, self.began
         for phase, at in self._marks.items():
             took[phase], before = at - before, at

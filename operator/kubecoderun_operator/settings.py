@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     pool_status_seconds: float = Field(default=5.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
 
+    event_pause_seconds: Seconds = 30.0
+    """Least time between two writes of the same Event of a pool; what happens meanwhile is counted."""
+
     # --- sessions --------------------------------------------------------------------------------
     queued_after_seconds: Seconds = 1.0
     """A session that waits longer gets the phase Queued."""

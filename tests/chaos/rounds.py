@@ -90,6 +90,7 @@ class Chaos:
         if not done:
             return
         moments.append(moment)
+        print(f"{time.strftime('%X')} {victim.name} {len(moments)}: {done}", file=sys.stderr, flush=True)
         victim.wait()
         eventually(lambda: load.answered_since(moment), f"a call is answered after {victim.name}: {done}")
 

@@ -1,6 +1,7 @@
 """Operators that end in the middle, and two at once. What a new one finds, and what it makes of it."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -382,3 +383,35 @@ async def test_the_operator_waits_for_its_kinds() -> None:
         await asyncio.wait_for(app.ready.wait(), 5)
         on.pool()
         await on.ready(2)
+
+
+async def test_an_etcd_restored_from_a_backup() -> None:
+    """Sessions and pods of then are there again, those since then are not, and the Lease has an older count
+    than sidecars have seen. Nothing runs twice that had ended then, and new sessions are served."""
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=3)
+        await on.ready(3)
+        ended = on.session("print:old")
+        await on.ended(ended)
+        await on.ready(3)
+        backup = {name: copy.deepcopy(each.objects) for name, each in on.api.store.collections.items()}
+        await on.stop(first)
+        for _ in range(3):
+            await on.stop(await on.start())
+        last = await on.start()
+        since = on.session("print:new")
+        await on.ended(since)
+        await on.stop(last)
+        started = len([side for side in on.node.sidecars.values() if side.starts])
+
+        for name, collection in on.api.store.collections.items():
+            collection.objects = backup[name]
+        # What the node has of these pods has another owner by now, or is not there any more.
+        assert on.pods()
+        await on.start()
+        assert on.status(ended)["reason"] == "Succeeded"
+        status = await on.ended(on.session("print:x"), seconds=20)
+        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
+        assert len([side for side in on.node.sidecars.values() if side.starts]) == started + 1
+        await on.ready(3, seconds=20)

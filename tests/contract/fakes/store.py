@@ -55,6 +55,7 @@ class Store:
                 ("executionpools", True),
                 ("executionsessions", True),
                 ("leases", False),
+                ("events", False),
             ]
         }
         self.admit: Callable[[str, Json], None] = lambda _resource, _object: None
