@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from e2e.deployment import Deployment, NotDeployedError
 from e2e.frontend import FrontEnd
@@ -13,6 +14,10 @@ from e2e.kube import Kube
 from e2e.watching import InvariantWatcher
 
 pytest_plugins = ["skips"]
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("kubecoderun", deadline=None)
+settings.load_profile("kubecoderun")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
