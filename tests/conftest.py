@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import settings
 
 from e2e.deployment import Deployment, NotDeployedError
 from e2e.frontend import FrontEnd
@@ -15,9 +15,9 @@ from e2e.watching import InvariantWatcher
 
 pytest_plugins = ["skips"]
 
-# How long one example takes says how busy the machine is.
-settings.register_profile("kubecoderun", deadline=None)
-settings.load_profile("kubecoderun")
+# How long an example takes is up to what else the machine does.
+hypothesis.settings.register_profile("kubecoderun", deadline=None)
+hypothesis.settings.load_profile("kubecoderun")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

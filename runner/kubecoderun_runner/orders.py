@@ -13,6 +13,7 @@ MAX_STDIN_BYTES = 1 << 20
 MAX_FILES = 256
 """Most input files, and most output files, of one run."""
 MAX_FILE_BYTES = 1 << 40
+MAX_OUTPUT_BYTES = 1 << 50
 _MAX_PATH_BYTES = 1024
 
 
@@ -50,6 +51,8 @@ class Order:
     input_bytes: int = 0
     """How long they are together."""
     files: FileLimits = FileLimits()
+    output_bytes: int = 0
+    """How much it may print before it is ended; 0 for no bound."""
 
 
 def parse_order(fields: Mapping[str, Any]) -> Order:
@@ -74,6 +77,7 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         _size(fields, "inputs", MAX_FILES, 0),
         _size(fields, "inputBytes", MAX_FILES * MAX_FILE_BYTES, 0),
         _limits(fields.get("files", {})),
+        _size(fields, "outputBytes", MAX_OUTPUT_BYTES, 0),
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from kubecoderun_runner import frames, languages
@@ -16,11 +17,12 @@ from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked, shadows
-from kubecoderun_runner.workspace import open_folder
+from kubecoderun_runner.workspace import is_full, open_folder
 
 PROTOCOL: Final = 1
 _READ_BYTES: Final = 1 << 18
@@ -45,16 +47,26 @@ def note(text: str) -> None:
     print(f"runner: {text}", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What holds for all programs of this container."""
+
+    processes: int
+    open_files: int
+
+
 class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None
+        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None, bounds: Bounds
     ) -> None:
         self._channel = channel
         self._settings = settings
         self._env = env
         self._spare = spare
+        self._bounds = bounds
+        self._memory = MemoryWatch(find_gauge())
         self._report = Report()
         self._folder = open_folder(settings.workspace)
         self._delivery: Delivery | None = None
@@ -127,7 +139,12 @@ class Pid1:
             note(f"not preloaded: {failure}")
         failed = [line[:200] for line in self._report.failed[:20]]
         preloaded = [name for name in self._settings.preload if name.partition(".")[0] in self._report.loaded]
-        self._channel.send(frames.encode_json(b"W", preloaded=preloaded, failed=failed))
+        limits = {
+            "memoryBytes": self._memory.limit,
+            "processes": self._bounds.processes,
+            "openFiles": self._bounds.open_files,
+        }
+        self._channel.send(frames.encode_json(b"W", preloaded=preloaded, failed=failed, limits=limits))
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
@@ -227,7 +244,8 @@ class Pid1:
         if process is None:
             return
         order = delivery.order
-        self._run = Run(process, memoryview(bytes(delivery.stdin)), order.timeout_seconds, used)
+        stdin = memoryview(bytes(delivery.stdin))
+        self._run = Run(process, stdin, order.timeout_seconds, used, order.output_bytes or sys.maxsize)
         self._selector.register(process.stdout, selectors.EVENT_READ, self._on_output)
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
@@ -287,6 +305,10 @@ class Pid1:
         if data:
             kind = b"O" if fd == run.process.stdout else b"E"
             self._channel.send(frames.header(kind, len(data)), data)
+            run.printed += len(data)
+            if run.printed > run.output_bytes and run.alive:
+                run.limit = "output"
+                self._stop(run)
             return
         self._close(fd)
         if fd == run.process.stdout:
@@ -328,11 +350,18 @@ class Pid1:
     # -- time, signals, back-pressure
 
     def _patience(self) -> float | None:
-        return None if self._run is None else max(0.0, self._run.deadline - time.monotonic())
+        if self._run is None:
+            return None
+        return max(0.0, min(self._run.deadline, self._memory.next_look) - time.monotonic())
 
     def _keep_time(self) -> None:
         run = self._run
-        if run is None or time.monotonic() < run.deadline:
+        if run is None:
+            return
+        if self._memory.exceeded() and run.alive:
+            run.limit = "memory"
+            self._stop(run)
+        if time.monotonic() < run.deadline:
             return
         if run.drain_until:
             self._finish_if_done(now=True)
@@ -371,6 +400,8 @@ class Pid1:
         run = self._run
         if run is not None and pid == run.process.pid and run.ending is None:
             run.main_ended(status)
+            if run.limit is None and (is_full(self._settings.workspace) or is_full("/tmp")):
+                run.limit = "disk"
             self._stop(run)
         elif self._spare is not None and pid == self._spare.process.pid and self._spare.report is not None:
             note("the spare interpreter ended while it waited")

@@ -65,6 +65,7 @@ def head_of(request: PrepareRequest) -> dict[str, object]:
             "bytes": limits.file_bytes,
             "totalBytes": limits.total_file_bytes,
         },
+        "outputBytes": limits.printed_bytes,
     }
 
 

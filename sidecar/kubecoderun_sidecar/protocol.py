@@ -32,6 +32,7 @@ from kubecoderun_sidecar.answers import (
     parse_event,
 )
 from kubecoderun_sidecar.fields import Fields, ProtocolError, decode_object, encode_object
+from kubecoderun_sidecar.limits import PREFIX, memory_advice
 from kubecoderun_sidecar.signing import (
     CLOCK_SKEW_SECONDS,
     EXPIRES_AHEAD_SECONDS,
@@ -49,12 +50,13 @@ from kubecoderun_sidecar.signing import (
 __all__ = [
     "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
     "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
+    "PREFIX",
     "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode",
     "InputFile", "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason",
     "Refusal",
     "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
     "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
-    "Verifier", "event_line", "parse_event", "signing_text",
+    "Verifier", "event_line", "memory_advice", "parse_event", "signing_text",
 ]  # fmt: skip
 
 DEFAULT_PORT = 8790
@@ -74,6 +76,7 @@ MAX_STDIN_BYTES = 16 << 10
 MAX_PATH_BYTES = 1024
 """Of a file's path below the working directory, in UTF-8 (256 characters of at most four bytes)."""
 MAX_FILE_BYTES = 1 << 40
+MAX_PRINTED_BYTES = 1 << 40
 MAX_URL_BYTES = 8192
 MAX_EVENT_BYTES = 1 << 20
 """Largest line of the start stream; a reader may refuse longer ones (the preview keeps them near 50 KiB)."""
@@ -121,6 +124,7 @@ class Limits:
 
     `files`: how many new or changed files are handed back, each of at most `file_bytes`, together at most
     `total_file_bytes`; the others are reported as skipped. No file is looked for when `files` is 0.
+    `printed_bytes`: a program that prints more is ended; 0 for no bound.
     """
 
     timeout_seconds: float = 30
@@ -128,6 +132,7 @@ class Limits:
     files: int = 0
     file_bytes: int = 0
     total_file_bytes: int = 0
+    printed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ class PrepareRequest:
                     "files": self.limits.files,
                     "fileBytes": self.limits.file_bytes,
                     "totalFileBytes": self.limits.total_file_bytes,
+                    "printedBytes": self.limits.printed_bytes,
                 },
             }
         )
@@ -194,6 +200,7 @@ class PrepareRequest:
                 limits.optional_integer("files", 0, MAX_FILES) or 0,
                 limits.optional_integer("fileBytes", 0, MAX_FILE_BYTES) or 0,
                 limits.optional_integer("totalFileBytes", 0, MAX_FILE_BYTES) or 0,
+                limits.optional_integer("printedBytes", 0, MAX_PRINTED_BYTES) or 0,
             ),
         )
 
