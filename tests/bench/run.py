@@ -21,6 +21,7 @@ from bench.files import download_50, slow_exec, upload_150
 from bench.large_restart import large_restart
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
+from bench.lost import lost_runs
 from bench.readiness import pod_ready
 from bench.report import facts, table
 from bench.system import System
@@ -46,6 +47,7 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "operator_asked_to_stop": (10, 2, lambda system, n, _t: asked_to_stop(system, n)),
     "operator_container_killed": (10, 2, lambda system, n, _t: container_killed(system, n)),
     "operator_pod_killed": (10, 2, lambda system, n, _t: pod_killed(system, n)),
+    "lost_runs": (5, 1, lambda system, n, _t: lost_runs(system, n)),
     "operator_restart_large": (5, 2, lambda _system, n, _t: large_restart(n)),
     "throughput_1": (1, 1, lambda system, _n, seconds: throughput(system, 1, seconds)),
     "throughput_4": (1, 1, lambda system, _n, seconds: throughput(system, 4, seconds)),
