@@ -160,6 +160,7 @@ class PoolKeeper:
         """The pod looked ready, and its sidecar would not serve a session. Counts as a failed pod, so that a
         network in which no sidecar can be reached does not cost a pod after the other at full speed."""
         self._has_trouble(pod, f"its sidecar cannot be used: {cause}")
+        self.allocator.prefer_others(pod.node)
         self.discard(pod, "unusable")
 
     # --- the worker -------------------------------------------------------------------------------
