@@ -105,8 +105,9 @@ class Background:
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client", "tests/chaos")
-NEED_BUILDS = ("tests/store", "tests/faults")
-RUNS = ("unit", "clients", "store", "faults", "cluster")
+IMAGES = "tests/languages/test_images.py"
+NEED_BUILDS = ("tests/store", "tests/faults", IMAGES)
+RUNS = ("unit", "clients", "store", "faults", "images", "cluster")
 """The pytest runs."""
 
 
@@ -178,6 +179,7 @@ def main() -> int:
         for suffix in ("xml", "txt"):
             (LOGS / f"{name}.{suffix}").unlink(missing_ok=True)
     os.environ.setdefault("CLUSTER", "kind")
+    os.environ.setdefault("LANGUAGES", "most")
     # tests of the deployed system fail instead of being skipped when there is none
     os.environ.setdefault("CI", "true")
     # tests/store is about servers of its own here; `make test-store` is for a given one
@@ -207,6 +209,7 @@ def stages(run: Run, background: Background) -> None:
     if venv.passed:
         run.stage("tests of object stores", *pytest("store", "tests/store"), minutes=10, needs=built)
         run.stage("tests under faults", *pytest("faults", "tests/faults"), minutes=20, needs=built)
+        run.stage("tests of images", *pytest("images", "-n", "2", IMAGES), minutes=15, needs=built)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:

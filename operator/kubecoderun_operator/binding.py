@@ -1,4 +1,5 @@
-"""Gives a reserved pod to a session: prepare in its sidecar and the patch of its labels, side by side.
+"""Gives a reserved pod to a session: prepare in its sidecar and the session's status that names it, side by
+side.
 
 Either may fail alone. Nothing is started before both are acknowledged, so a pod that is given up here has
 run nothing.
@@ -6,15 +7,14 @@ run nothing.
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
 
-from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Reason
-from kubecoderun_operator import grants, pods
-from kubecoderun_operator.cluster import ApiError
+from kubecoderun_operator import grants
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order
 from kubecoderun_operator.outcomes import Outcome, timestamp
@@ -26,6 +26,11 @@ _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5
 _STORE_PATIENCE: Final = 1.5
 """Seconds. A refusal that took longer came after the sidecar's own repetitions, and somebody waits."""
+
+
+def longest_fetch_seconds(fetch_seconds: float) -> float:
+    """How long the delivery of files may take in all, if one attempt may take so long."""
+    return (fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
 
 
 class EndedError(Exception):
@@ -40,8 +45,8 @@ class Bond(StrEnum):
     """How the attempt to give a pod to a session came out."""
 
     BOUND = "bound"
-    NOT_OURS = "not-ours"
-    """The label could not be set: somebody else has the pod, or it is gone. It is left alone."""
+    TAKEN = "taken"
+    """The session has another pod: an earlier operator was faster. This one is to be removed."""
     UNUSABLE = "unusable"
     """The sidecar cannot or will not: the pod is to be removed."""
 
@@ -52,6 +57,8 @@ class Binding:
 
     bond: Bond
     cause: str = ""
+    owner: str = ""
+    """The uid of the session that has the pod, if it is another one."""
     timings: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,18 +68,21 @@ class Binder:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    async def bind(self, pod: Member, order: Order) -> Binding:
-        """Both halves at once. Raises EndedError if the request itself is at fault."""
-        prepare = asyncio.create_task(self.prepare(pod, order))
+    async def bind(self, pod: Member, order: Order, note: Callable[[], Coroutine[Any, Any, None]]) -> Binding:
+        """Both halves at once; note writes the status that names the pod.
+
+        Raises EndedError if the request itself is at fault, PodTakenError and SessionGoneError from note.
+        """
+        noting, preparing = asyncio.create_task(note()), asyncio.create_task(self.prepare(pod, order))
         try:
-            ours, patched = await self._label(pod, order), time.time()
+            await noting
+            noted = time.time()
+            prepared = await preparing
         except BaseException:
-            prepare.cancel()
+            noting.cancel()
+            preparing.cancel()
             raise
-        prepared = await prepare
-        if not ours:
-            return Binding(Bond.NOT_OURS, "patch")
-        prepared.timings["patched"] = timestamp(patched)
+        prepared.timings["patched"] = timestamp(noted)
         return prepared
 
     async def prepare(self, pod: Member, order: Order) -> Binding:
@@ -107,37 +117,6 @@ class Binder:
             return False
         return state.owner is not None and state.owner.uid == order.session.uid
 
-    async def _label(self, pod: Member, order: Order) -> bool:
-        """The API server's half. Whether the pod carries the session's label and is not being deleted."""
-        session, deadline = order.session, None
-        if order.fetches:
-            settings = self._tools.settings
-            fetching = int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
-            deadline = fetching + settings.longest_run_seconds(order.timeout_seconds)
-        patch = pods.assignment(pod, session.name, session.uid, deadline, time.time())
-        try:
-            found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
-        except ApiError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return False
-            if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
-                raise
-            # An attempt whose answer was lost may have set the label; then its repetition fails the test.
-            return await self._carries(pod, session.uid)
-        return not found["metadata"].get("deletionTimestamp")
-
-    async def _carries(self, pod: Member, session_uid: str) -> bool:
-        try:
-            found = await self._tools.cluster.pod(pod.namespace, pod.name)
-        except ApiError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return False
-            raise
-        meta: dict[str, Any] = found["metadata"]
-        labels = meta.get("labels") or {}
-        ours = meta["uid"] == pod.uid and labels.get(names.LABEL_SESSION_UID) == session_uid
-        return ours and not meta.get("deletionTimestamp")
-
 
 def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     """What a refused prepare means. Raises EndedError where no other pod would answer differently."""
@@ -161,7 +140,9 @@ def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         # A newer sidecar's word for a request that it cannot carry out.
         raise EndedError(Outcome(Reason.INVALID_REQUEST, said or error.error))
-    return Binding(Bond.UNUSABLE, error.error)
+    winner = error.refusal.owner
+    owner = winner.uid if winner is not None and winner.kind == "session" else ""
+    return Binding(Bond.UNUSABLE, error.error, owner)
 
 
 def _about_input(error: SidecarRefusedError, order: Order, otherwise: str) -> str:

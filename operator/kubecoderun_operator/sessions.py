@@ -41,13 +41,12 @@ class Desk:
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._ended: OrderedDict[str, float] = OrderedDict()
+        self._unanswered: set[str] = set()
+        """Sessions whose answer could not be written; they are served again when the sweeper sees them."""
         self._closed = False
 
-    def session_seen(self, kind: str | None, raw: dict[str, Any], *, vanished: Member | None = None) -> None:
-        """A session was listed, added or changed, or has left the set of unfinished sessions.
-
-        vanished: a pod that carried the session, and is gone.
-        """
+    def session_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
+        """A session was listed, added or changed, or has left the set of unfinished sessions."""
         uid = raw["metadata"]["uid"]
         if kind == "DELETED":
             self.gone(uid)
@@ -56,20 +55,29 @@ class Desk:
         run = self._runs.get(uid)
         if session.expires_at is not None:
             self._calendar.expires(session)
+        if not session.terminal:
+            self.take_pod(session)
         if run is not None:
             run.update(session)
         elif not session.terminal and uid not in self._ended and not self._closed:
-            self._begin(session, vanished)
+            self._begin(session)
 
-    def pod_seen(self, pod: Member, gone: bool) -> None:
+    def take_pod(self, session: Session) -> None:
+        """Nobody else gets the pod that the status of an unfinished session names."""
+        named = (session.status.get("pod") or {}).get("uid", "")
+        if named:
+            self._registry.take(named, session.uid)
+
+    def pod_seen(self, pod: Member, gone: bool, session_uid: str) -> None:
         """Something about a pod; it may belong to a session."""
-        run = self._runs.get(pod.session_uid)
+        run = self._runs.get(session_uid)
         if run is not None:
             run.pod_changed(pod, gone)
 
     def gone(self, uid: str) -> None:
         """The session was deleted, or ended by somebody else: stop, unless it is our own answer that ended
         it."""
+        self._unanswered.discard(uid)
         run = self._runs.get(uid)
         if run is None or run.answered:
             return
@@ -81,9 +89,9 @@ class Desk:
         """Whether the session is being served, or has been to its end."""
         return uid in self._runs or uid in self._ended
 
-    def serves_now(self, uid: str) -> bool:
-        """Whether the session is being served."""
-        return uid in self._runs
+    def needs_pod(self, uid: str) -> bool:
+        """Whether the session is being served, or will be again: its pod must stay."""
+        return uid in self._runs or uid in self._unanswered
 
     def running(self, namespace: str) -> dict[str, float]:
         """Sessions being served in a namespace, with the time (monotonic) at which that began."""
@@ -100,9 +108,10 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, session: Session, vanished: Member | None) -> None:
-        fresh = vanished is None and is_fresh(session, self._registry.carriers(session.uid))
-        run = Run(session, self._tools, self._registry, fresh=fresh, vanished=vanished)
+    def _begin(self, session: Session) -> None:
+        fresh = is_fresh(session, self._registry.carriers(session.uid))
+        run = Run(session, self._tools, self._registry, fresh=fresh)
+        self._unanswered.discard(session.uid)
         self._runs[session.uid] = run
         self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
 
@@ -121,7 +130,7 @@ class Desk:
         except Exception:
             # The answer could not be written. The sweeper finds the session again.
             logger.exception("a session has no answer yet", extra=about(session=run.session.name))
-            self._leave(uid)
+            self._unanswered.add(uid)
             return
         else:
             self._remember(uid)

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from kubecoderun_runner import frames, languages
+from kubecoderun_runner.builds import Builds
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
+from kubecoderun_runner.held import Held
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.spare import Report, Spare, hooked
 from kubecoderun_runner.workspace import is_full, open_folder
 
 PROTOCOL: Final = 1
@@ -30,13 +32,17 @@ _CANNOT_START: Final = 127 << 8
 """Wait status of a program that could not be started, as a shell reports it."""
 
 
-def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
-    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
-    language = next((one for one in languages.TABLE if one.spare), None)
-    if language is None or not settings.preload:
-        return None
+def start_spare(settings: Settings, env: dict[str, str]) -> Spare | Held | None:
+    """Start the interpreter that the pod's programs are likely to want: that of the first of its languages
+    that has one. None where there is none."""
+    offered = [languages.BY_NAME[name] for name in settings.languages if name in languages.BY_NAME]
+    language = next((one for one in offered if one.spare), None)
     try:
-        return Spare(language, env, settings.preload)
+        if language is None:
+            return None
+        if language.spare != "python":
+            return Held(language.spare, env, settings.preload)
+        return Spare(language, env, settings.preload) if settings.preload else None
     except OSError as error:
         note(f"no spare interpreter: {error}")
         return None
@@ -59,7 +65,12 @@ class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None, bounds: Bounds
+        self,
+        channel: Channel,
+        settings: Settings,
+        env: dict[str, str],
+        spare: Spare | Held | None,
+        bounds: Bounds,
     ) -> None:
         self._channel = channel
         self._settings = settings
@@ -76,6 +87,7 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._builds = Builds()
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -110,7 +122,7 @@ class Pid1:
 
     def _on_spare(self, fd: int, _events: int) -> None:
         spare = self._spare
-        if spare is None or fd != spare.control.fileno():
+        if spare is None or fd != spare.control:
             return
         alive = spare.read()
         if spare.report is None and alive:
@@ -213,20 +225,10 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
-        if self._spare is not None and not self._spare_fits(delivery):
+        spare, folder = self._spare, self._settings.workspace
+        if spare is not None and not spare.fits(delivery.order, delivery.source_name, folder):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
-
-    def _spare_fits(self, delivery: Delivery) -> bool:
-        """A spare stands for exactly `python main.py` in the pod's own environment, with nothing in the
-        folder that its modules would hide."""
-        language = languages.BY_NAME[delivery.order.language]
-        return (
-            language.spare
-            and not delivery.order.env
-            and delivery.source_name == language.source
-            and not shadows(self._report.loaded, self._settings.workspace)
-        )
 
     # -- the program
 
@@ -237,7 +239,7 @@ class Pid1:
         process = None
         if self._spare is not None:
             used = cpu_seconds_of(self._spare.process.pid)
-            process = self._wake_spare(self._spare, delivery.order.args)
+            process = self._wake_spare(self._spare, delivery)
         if process is None:
             used = 0.0
             process = self._launch(delivery)
@@ -250,10 +252,10 @@ class Pid1:
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
 
-    def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
+    def _wake_spare(self, spare: Spare | Held, delivery: Delivery) -> Process | None:
         self._spare = None
         try:
-            return spare.go(args)
+            return spare.go(delivery.source_name, delivery.order.args)
         except OSError as error:
             note(f"the spare interpreter is gone: {error}")
             spare.discard()
@@ -264,14 +266,15 @@ class Pid1:
         order = delivery.order
         language = languages.BY_NAME[order.language]
         env = {**self._env, **order.env}
-        program = languages.find_program(language.command[0], env["PATH"])
         try:
+            build = self._builds.fresh() if language.compiled else ""
+            argv = language.argv(delivery.source_name, order.args, build)
+            program = languages.find_program(argv[0], env["PATH"])
             if program is None:
-                raise FileNotFoundError(f"{language.command[0]} is not on the path")
-            argv = language.argv(delivery.source_name, order.args)
-            return launch(program, argv, hooked(env) if language.spare else env)
+                raise FileNotFoundError(f"{argv[0]} is not on the path")
+            return launch(program, argv, hooked(env) if language.spare == "python" else env)
         except OSError as error:
-            message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
+            message = f"{language.tool} cannot be started: {error.strerror or error}\n".encode()
             self._channel.send(frames.encode(b"E", message))
             exit_code = os.WEXITSTATUS(_CANNOT_START)
             usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}

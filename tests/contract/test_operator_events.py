@@ -104,8 +104,7 @@ async def lost(system: System, strike: Callable[[str], object], code: str = "sle
     session = system.session(code)
     uid = session["metadata"]["uid"]
     await system.until(lambda: any(side.starts for side in system.node.of_session(uid)), "the program runs")
-    (pod,) = [pod for pod in system.pods("assigned") if uid in pod["metadata"]["labels"].values()]
-    strike(pod["metadata"]["name"])
+    strike(system.status(session)["pod"]["name"])
     await system.ended(session, seconds=20)
     return session
 
