@@ -52,7 +52,8 @@ class FrontDoor:
 
     def __init__(self, app: ASGIApp, policy: HangUpPolicy, metrics: Metrics, routes: frozenset[str]) -> None:
         """`routes` are the paths that get their own metric label, with names in braces for what varies."""
-        self._app = app
+        self.app = app
+        """What is behind the door."""
         self._policy = policy
         self._metrics = metrics
         self._routes = routes
@@ -62,7 +63,7 @@ class FrontDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI)."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         path = normal_path(scope["path"])
         context = RequestContext(get_running_loop().time())
@@ -80,7 +81,7 @@ class FrontDoor:
             await send(message)
 
         try:
-            await self._app(inner, receive, send_outward)
+            await self.app(inner, receive, send_outward)
         except BrokenOff:
             raise  # the server closes the connection, so that the client sees a broken answer
         except Exception as error:

@@ -59,7 +59,12 @@ class Services:
             recheck_seconds=settings.recheck_seconds,
         )
         lifetime = timedelta(seconds=settings.files_ttl_seconds)
-        self.lifetimes = Lifetimes(self.cluster, self.chores, lifetime=lifetime)
+        self.lifetimes = Lifetimes(
+            self.cluster,
+            self.chores,
+            lifetime=lifetime,
+            longest=timedelta(seconds=settings.files_max_seconds),
+        )
         self.inputs = Inputs(self.sessions, self.store, self.lifetimes, self.metrics)
         self.uploads = Uploads(
             self.store,
@@ -84,6 +89,8 @@ class Services:
         """Whether the process has been asked to end: not ready any more, but still serving."""
         self.unseen: set[asyncio.Task[Answer]] = set()
         """Runs that go on although their client has left."""
+        self.calls: dict[str, asyncio.Task[Answer]] = {}
+        """Calls of /exec/programmatic in progress that can be cancelled, by `toolcalls.request_label`."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:

@@ -118,6 +118,14 @@ class Settings(BaseSettings):
         description="how long past the pool's waiting time plus the time limit an answer is waited for",
     )
 
+    tool_waits_seconds: int = Field(
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="how long a program may wait for tools altogether; as the operator's"
+        " KCR_ALL_TOOL_WAITS_SECONDS, or longer",
+    )
+
     # --- too much work
     pod_refill_seconds: float = Field(
         default=0.35,
@@ -157,6 +165,12 @@ class Settings(BaseSettings):
         ge=60,
         le=30 * 86_400,
         description="how long files are kept after they were last uploaded, used or told to be there",
+    )
+    files_max_seconds: int = Field(
+        default=30 * 86_400,
+        ge=60,
+        le=365 * 86_400,
+        description="how long files are kept at most after their session was made, however much used",
     )
 
     # --- the object store

@@ -40,6 +40,9 @@ _ALIASES: Final = {
     "fortran": "f90",
 }
 
+LANGUAGE_NAMES: Final = (*LANGUAGES, *_ALIASES)
+"""All that `lang` can be, in lower case."""
+
 
 class BadRequest(Exception):  # noqa: N818 - the name of the HTTP status
     """A request that cannot be served as it is: the status and the JSON body to answer with."""
@@ -68,6 +71,8 @@ class ExecRequest:
     args: tuple[str, ...]
     timeout_seconds: int | None
     """Time limit that the client asked for, whole seconds, at least 1; None: the pool's default."""
+    tools: tuple[str, ...] = ()
+    """Tools that the program may call."""
 
     def take_code(self) -> bytes:
         """The program's bytes, once: a big program shall not stay in memory as long as it runs."""

@@ -52,6 +52,10 @@ LABEL_NETWORK: Final = f"{LABEL_PREFIX}network"
 """On pods: the pool's `network`; network policies leave pods alone that say Unmanaged."""
 LABEL_FRONT_END: Final = f"{LABEL_PREFIX}front-end"
 """On sessions: UID of the front-end replica that waits for the answer."""
+LABEL_CALL: Final = f"{LABEL_PREFIX}call"
+"""On sessions with tools: hash of the id that a client gave to its latest call, by which it can cancel it."""
+ANNOTATION_CONTINUATION: Final = f"{LABEL_PREFIX}continuation"
+"""On sessions with tools: hash of the secret that lets a client bring tool results."""
 LABEL_EXPIRES: Final = f"{LABEL_PREFIX}expires"
 """On sessions: the hour (see `expiry_bucket`) in which the session expires; makes sweeping one selector."""
 
@@ -221,6 +225,8 @@ CODE_OBJECT: Final = "code"
 """Code of a session that is too big to stand in its resource."""
 RESULT_OBJECT: Final = "result.json"
 """The full kept result of a session. A file of a session stands under its id."""
+METADATA_PATH: Final = "x-amz-meta-path"
+"""Header of an object with the path of its file, for people; the session's resource is what counts."""
 
 
 def namespace_prefix(install_id: str, namespace: str) -> str:

@@ -41,10 +41,12 @@ class Reason(StrEnum):
     """`status.reason` of a session."""
 
     WAITING_FOR_POD = "WaitingForPod"
+    WAITING_FOR_TOOLS = "WaitingForTools"
     SUCCEEDED = "Succeeded"
     NON_ZERO_EXIT = "NonZeroExit"
     SIGNALLED = "Signalled"
     TIME_LIMIT = "TimeLimit"
+    TOOL_WAIT_EXPIRED = "ToolWaitExpired"
     OOM_KILLED = "OOMKilled"
     OUTPUT_LIMIT = "OutputLimit"
     DISK_FULL = "DiskFull"
@@ -83,6 +85,7 @@ class PoolReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     PODS_FAILING = "PodsFailing"
+    NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
     AT_MAX_PODS = "AtMaxPods"
     NOTHING_WAITING = "NothingWaiting"
 
@@ -94,6 +97,7 @@ class EventReason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
     PODS_FAILING = "PodsFailing"
     AT_MAX_PODS = "AtMaxPods"
     RECOVERED = "Recovered"
@@ -108,7 +112,7 @@ TERMINAL_PHASES: Final = frozenset(
 )
 """A session in one of these never changes its phase, reason, result or files again."""
 
-NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD})
+NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TOOLS})
 """Reasons of a session that has not ended."""
 
 
@@ -122,6 +126,7 @@ def phase_of(reason: Reason) -> Phase:
 _PHASE_OF: Final = {
     Reason.SUCCEEDED: Phase.SUCCEEDED,
     Reason.TIME_LIMIT: Phase.TIMED_OUT,
+    Reason.TOOL_WAIT_EXPIRED: Phase.TIMED_OUT,
     Reason.CANCELLED: Phase.CANCELLED,
     Reason.FILES_HELD: Phase.HELD,
 }
@@ -144,10 +149,12 @@ PHASE_MEANINGS: Final[dict[Phase, str]] = {
 
 REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_POD: "no pod of the pool is free yet",
+    Reason.WAITING_FOR_TOOLS: "the program waits for results of its tool calls",
     Reason.SUCCEEDED: "exit code 0",
     Reason.NON_ZERO_EXIT: "the program ended with another exit code",
     Reason.SIGNALLED: "the program was ended by a signal that was not ours",
     Reason.TIME_LIMIT: "the program ran longer than its time limit and was killed",
+    Reason.TOOL_WAIT_EXPIRED: "the results of tool calls did not come in time, and the program was killed",
     Reason.OOM_KILLED: "the program needed more memory than the pod may use",
     Reason.OUTPUT_LIMIT: "the program printed more than the pool's limits.maxPrintedBytes and was killed",
     Reason.DISK_FULL: "the program failed because the scratch space was full",
@@ -184,6 +191,7 @@ POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {
     PoolReason.UNSCHEDULABLE: "no node has room for the pods, or none fits their constraints",
     PoolReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
     PoolReason.PODS_FAILING: "pods start but fail or never become ready",
+    PoolReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
     PoolReason.AT_MAX_PODS: "maxPods pods exist already",
     PoolReason.NOTHING_WAITING: "no session waits for a pod",
 }
@@ -194,6 +202,7 @@ _BLOCKED: Final = (
     PoolReason.UNSCHEDULABLE,
     PoolReason.QUOTA_EXCEEDED,
     PoolReason.PODS_FAILING,
+    PoolReason.NETWORK_POLICY_FAILED,
 )
 
 POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ...]]]] = {
@@ -230,6 +239,7 @@ EVENT_MEANINGS: Final[dict[EventReason, str]] = {
     EventReason.IMAGE_PULL_FAILED: "a node cannot get the image",
     EventReason.UNSCHEDULABLE: "no node takes the pods",
     EventReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
+    EventReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
     EventReason.PODS_FAILING: "pods start but fail or never become ready",
     EventReason.AT_MAX_PODS: "sessions wait although maxPods pods are there",
     EventReason.RECOVERED: "the pool gets pods again",

@@ -11,7 +11,7 @@ from kubecoderun_crds.fields import MESSAGE_MAX_LENGTH
 from kubecoderun_crds.names import ConditionStatus, SessionCondition
 from kubecoderun_crds.printable import is_printable, printable
 from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, phase_of
-from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
+from kubecoderun_crds.result import INLINE_OUTPUT_BYTES
 from kubecoderun_operator.members import OOM_KILLED, Member
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outputs import FileReport
@@ -114,7 +114,7 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     if captured.base64 is None:
         text = captured.text or ""
         if len(text) > _MOST_BYTES:
-            text = _preview(text)
+            text = _beginning(text) if name == "stdout" else _preview(text)
             made[f"{name}Truncated"] = True
         if len(text) <= _MOST_BYTES and is_printable(text):
             return {name: text, **made}
@@ -124,6 +124,11 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
         made[f"{name}Truncated"] = True
     return {f"{name}Base64": base64.b64encode(data[:_MOST_BYTES]).decode("ascii"), **made}
+
+
+def _beginning(text: str) -> str:
+    """As much of a text as a status takes: of standard output there is only what the program wrote."""
+    return text.encode("utf-8", "surrogatepass")[:INLINE_OUTPUT_BYTES].decode("utf-8", "ignore")
 
 
 def _preview(text: str) -> str:
@@ -207,6 +212,10 @@ class Record:
     start_type: StartType | None = None
     pod: Mapping[str, Any] | None = None
     timings: dict[str, str] = field(default_factory=dict)
+    tool_calls: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Calls that the program has made, in the form of the status."""
+    answered: frozenset[str] = frozenset()
+    """Those of them whose results stand in the spec."""
 
     @classmethod
     def of(cls, session: Session, epoch: int) -> "Record":
@@ -220,6 +229,7 @@ class Record:
             start_type=StartType(start) if start in set(StartType) else None,
             pod=status.get("pod"),
             timings=dict(status.get("timings") or {}),
+            tool_calls=dict(status.get("toolCalls") or {}),
         )
 
     def name_pod(self, pod: Member) -> None:
@@ -232,14 +242,18 @@ class Record:
         return self._status(Phase.QUEUED, Reason.WAITING_FOR_POD, REASON_MEANINGS[Reason.WAITING_FOR_POD])
 
     def running(self) -> dict[str, Any]:
-        """Status of a session whose program has been running for a while."""
-        return self._status(Phase.RUNNING, None, "")
+        """Status of a session whose program has been running for a while, or waits for tools."""
+        if self.answered.issuperset(self.tool_calls):
+            return self._status(Phase.RUNNING, None, "")
+        reason = Reason.WAITING_FOR_TOOLS
+        return self._status(Phase.RUNNING, reason, REASON_MEANINGS[reason])
 
     def completed(self, outcome: Outcome, now: float) -> dict[str, Any]:
         """The final status."""
         moment = timestamp(now)
         timings = {**self.timings, **outcome.timings, "completed": moment}
         message = printable(outcome.message or REASON_MEANINGS[outcome.reason], MESSAGE_MAX_LENGTH)
+        self.answered = frozenset(self.tool_calls)
         made = self._status(phase_of(outcome.reason), outcome.reason, message)
         made["timings"] = timings
         if outcome.result is not None:
@@ -276,4 +290,9 @@ class Record:
             made["startType"] = str(self.start_type)
         if self.pod is not None:
             made["pod"] = dict(self.pod)
+        if self.tool_calls:
+            made["toolCalls"] = {
+                id: {"name": call["name"]} if id in self.answered else dict(call)
+                for id, call in self.tool_calls.items()
+            }
         return made

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
-from kubecoderun_crds.reasons import EventReason, Mode, Phase, Reason, StartType
+from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
 from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
 from kubecoderun_operator.answer import Answer, PodTakenError, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError, longest_fetch_seconds
@@ -22,6 +23,7 @@ from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, ask_states
 from kubecoderun_operator.stopwatch import Stopwatch
+from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
@@ -43,14 +45,7 @@ class Run:
     """Carries one session out. The desk calls the methods that tell of events, and awaits `execute` in a
     task."""
 
-    def __init__(
-        self,
-        session: Session,
-        tools: Tools,
-        registry: Registry,
-        *,
-        fresh: bool,
-    ) -> None:
+    def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
         """fresh: nobody can have worked on the session before."""
         self.session = session
         self._clock = Stopwatch()
@@ -61,6 +56,7 @@ class Run:
         self._registry = registry
         self._record = Record.of(session, tools.epoch())
         self._answer = Answer(session, self._record, tools.cluster)
+        self._calls = ToolCalls(session, self._record, self._answer, tools)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
         self._held: HeldPod | None = None
@@ -85,6 +81,7 @@ class Run:
         asked_before = self.session.cancel
         self.session = session
         self._record.generation = max(self._record.generation, session.generation)
+        self._calls.seen(session)
         if not session.cancel or asked_before:
             return
         if self._waiter is not None and not self._waiter.done():
@@ -301,6 +298,7 @@ class Run:
         try:
             return await self._follow(held)
         finally:
+            self._calls.close()
             self._clock.mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
@@ -311,7 +309,11 @@ class Run:
                     await asyncio.sleep(_PAUSES[min(self._broken, len(_PAUSES) - 1)])
                     # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
-                        held.pod, self.session.uid, self._start_request(), self._program_started
+                        held.pod,
+                        self.session.uid,
+                        self._start_request(),
+                        self._program_started,
+                        partial(self._calls.told, held.pod),
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
@@ -319,17 +321,16 @@ class Run:
             except SidecarRefusedError as error:
                 logger.error("a start was refused", extra=self._about(pod=held.pod.name, cause=str(error)))
                 return Outcome(Reason.OPERATOR_ERROR, f"the sidecar refused to start: {error.error}")
-            except NodeSilentError:
-                return await self._lost(held, node_silent=True)
             except SidecarUnreachableError as error:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
-                if self._broken >= settings.sidecar_attempts:
-                    return await self._lost(held)
+                gone = isinstance(error, NodeSilentError)
+                if gone or self._broken >= settings.sidecar_attempts:
+                    return await self._lost(held, gone)
             finally:
                 held.left_alone()
 
-    async def _lost(self, held: HeldPod | None, *, node_silent: bool = False) -> Outcome:
+    async def _lost(self, held: HeldPod | None, node_silent: bool = False) -> Outcome:
         """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
         if held is not None:
             self._record.name_pod(held.pod)
@@ -348,7 +349,7 @@ class Run:
             self._tools.storage,
             self.session,
             self._order.limits if self._order is not None else limits,
-            self._limit_seconds() + settings.collect_seconds,
+            settings.longest_run_seconds(self._limit_seconds(), tools=self.session.has_tools),
             settings.stored_after_seconds,
         )
 
@@ -385,15 +386,16 @@ class Run:
         control plane at work while the program runs."""
         if self.answered or self._held is None:
             return
-        if not self._named and self._started:
+        if not self._named and self._started and not self._record.tool_calls:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
         self._tools.background.spawn(self._mark_pod(self._held), f"mark {self._held.pod.name}")
 
     async def _mark_pod(self, held: HeldPod) -> None:
-        deadline = float(self._tools.settings.longest_run_seconds(self._limit_seconds()))
+        settings = self._tools.settings
+        deadline = float(settings.longest_run_seconds(self._limit_seconds(), tools=self.session.has_tools))
         if self._order is not None and self._order.fetches:
-            deadline += longest_fetch_seconds(self._tools.settings.sidecar_fetch_seconds)
+            deadline += longest_fetch_seconds(settings.sidecar_fetch_seconds)
         await held.mark(self.session, deadline)
 
     async def _cancel(self, pod: Member) -> None:
@@ -433,9 +435,8 @@ class Run:
         """Metrics, and the one log line of a normal session."""
         start = str(self._record.start_type or "")
         took = self._clock.tell(self.session, str(outcome.reason), start)
-        keeper = self._pool()
-        if keeper is not None and str(outcome.reason) in set(EventReason):
-            keeper.lost_run(EventReason(outcome.reason), self.session.name, outcome.message)
+        if (keeper := self._pool()) is not None:
+            keeper.ended(self.session.name, outcome.reason, outcome.message)
         pod = self._held.pod.name if self._held is not None else ""
         fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)

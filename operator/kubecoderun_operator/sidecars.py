@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -15,14 +15,17 @@ from kubecoderun_operator.presence import KNOCK_SECONDS, Knock
 from kubecoderun_operator.vigil import SidecarUnreachableError, Vigil
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
+    Called,
     Finished,
     PrepareRequest,
     ProtocolError,
     Refusal,
+    ResultsRequest,
     RunResult,
     Started,
     StartRequest,
     StateAnswer,
+    ToolCall,
 )
 
 _IDLE_SECONDS: Final = 3600
@@ -119,21 +122,34 @@ class Sidecars:
         """End the run; its stream ends with reason Cancelled."""
         await self._ask("POST", protocol.PATH_CANCEL, pod, owner, b"{}")
 
+    async def results(self, pod: Member, owner: str, request: ResultsRequest) -> None:
+        """Bring results of tool calls. Repeating it does no harm."""
+        await self._ask(
+            "POST", protocol.PATH_RESULTS, pod, owner, request.to_json(), seconds=self._limits.fetch
+        )
+
     async def retire(self, pod: Member) -> None:
         """Take the pod out of service for ever; refused with 409 if a session has it."""
         await self._ask("POST", protocol.PATH_RETIRE, pod, pod.uid, b"{}")
 
     async def start(
-        self, pod: Member, owner: str, request: StartRequest, started: Callable[[str], None]
+        self,
+        pod: Member,
+        owner: str,
+        request: StartRequest,
+        started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None] = lambda _: None,
     ) -> RunResult:
         """Start the prepared program, or attach to its run, and stay until it has ended.
 
-        started is called with the time at which the program started. SidecarUnreachableError if the
-        connection breaks or stays silent; then repeat the call. NodeSilentError if that makes no sense.
+        started is called with the time at which the program started, called with tool calls that wait for
+        their results: at first all there are, then new ones. SidecarUnreachableError if the
+        connection breaks or stays silent; then repeat the call. NodeSilentError if that
+        makes no sense.
         """
         body = request.to_json()
         async with self._while_there(pod) as vigil:
-            return await self._start(pod, owner, body, started, vigil.hear)
+            return await self._start(pod, owner, body, started, called, vigil.hear)
 
     async def knock(self, pod: Member) -> Knock:
         """Whether the pod's node takes a connection; nothing is said over it."""
@@ -158,6 +174,7 @@ class Sidecars:
         owner: str,
         body: bytes,
         started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None],
         heard: Callable[[], None],
     ) -> RunResult:
         timeout = aiohttp.ClientTimeout(
@@ -173,7 +190,7 @@ class Sidecars:
                         await self._refuse(response, attempt)
                         continue
                     metrics.SIDECAR_REQUESTS.labels("start", "200").inc()
-                    return await self._follow(response, started, heard)
+                    return await self._follow(response, started, called, heard)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 # ValueError: a line over the limit, or (ProtocolError) one that is not an event.
                 metrics.SIDECAR_REQUESTS.labels("start", "0").inc()
@@ -181,13 +198,19 @@ class Sidecars:
         raise SidecarUnreachableError("start: the epoch was refused twice")
 
     async def _follow(
-        self, response: aiohttp.ClientResponse, started: Callable[[str], None], heard: Callable[[], None]
+        self,
+        response: aiohttp.ClientResponse,
+        started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None],
+        heard: Callable[[], None],
     ) -> RunResult:
         async for line in response.content:
             heard()
             event = protocol.parse_event(line)
             if isinstance(event, Started):
                 started(event.at)
+            elif isinstance(event, Called):
+                called(event.calls)
             elif isinstance(event, Finished):
                 return event.result
         raise ProtocolError("the stream ended without a result")

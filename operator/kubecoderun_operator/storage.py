@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from minio import Minio
 from minio.credentials.credentials import Credentials
@@ -78,6 +78,17 @@ class Storage:
         """GET of that result, valid for so many seconds."""
         return self._presigned("GET", self._key(namespace, session, names.RESULT_OBJECT), seconds)
 
+    def put_urls(self, namespace: str, session: str, objects: list[str], seconds: float) -> list[str]:
+        """PUT of each of these objects of the session, valid for so many seconds."""
+        keys = [self._key(namespace, session, name) for name in objects]
+        return list(
+            slots.presigned(self._bucket, keys, self._address.region, self._credentials, _life(seconds))
+        )
+
+    def value_url(self, namespace: str, session: str, name: str, seconds: float) -> str:
+        """GET of a tool result of the session, valid for so many seconds."""
+        return self._presigned("GET", self._key(namespace, session, name), seconds)
+
     def file_url(self, namespace: str, session: str, file_id: str, seconds: float) -> str:
         """GET of a file of the session, valid for so many seconds. Raises ValueError for what is no id."""
         if not names.is_file_id(file_id):
@@ -118,12 +129,13 @@ class Storage:
             return names.session_prefix(install_id, namespace, session)
         return names.namespace_prefix(install_id, namespace)
 
-    def bucket_request(
-        self, method: str, query: Mapping[str, str], body: bytes = b""
+    def request(
+        self, method: str, query: Mapping[str, str], body: bytes = b"", *, key: str = ""
     ) -> tuple[str, dict[str, str]]:
-        """URL and headers of a request about the bucket itself, valid now."""
+        """URL and headers of a request about an object, or the bucket if there is no key; valid now."""
         pairs = sorted(f"{queryencode(name)}={queryencode(value)}" for name, value in query.items())
-        url = self._bucket._replace(query="&".join(pairs))
+        path = f"{self._bucket.path.rstrip('/')}/{quote(key)}" if key else self._bucket.path
+        url = self._bucket._replace(path=path, query="&".join(pairs))
         digest, now = hashlib.sha256(body).hexdigest(), datetime.now(UTC)
         headers = {"Host": url.netloc, "x-amz-content-sha256": digest, "x-amz-date": to_amz_date(now)}
         if body:

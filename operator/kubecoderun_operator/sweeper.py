@@ -104,10 +104,12 @@ class Sweeper:
         spawn(self._delete_expired(), "expiry")
         spawn(self.remove_bound_pods(), "remove bound pods")
         spawn(self._every(settings.sweep_pods_seconds, self.sweep_pods), "sweep pods")
+        spawn(self._every(settings.sweep_pods_seconds, self.sweep_policies), "sweep policies")
         spawn(self._every(settings.sweep_sessions_seconds, self.sweep_sessions), "sweep sessions")
         if self._tools.purger is not None:
             spawn(self._tools.purger.work(), "purge")
             spawn(self._every(settings.sweep_store_seconds, self.sweep_store), "sweep store")
+            spawn(self._every(settings.sweep_store_seconds, self.sweep_uploads), "sweep uploads")
 
     # --- expiry -----------------------------------------------------------------------------------
 
@@ -286,6 +288,19 @@ class Sweeper:
             metrics.SWEPT.labels("pool-gone").inc()
             self._registry.pool_gone(uid)
 
+    async def sweep_policies(self) -> None:
+        """Network policies that somebody has removed or changed are made again, and what is left over of one
+        goes."""
+        for namespace in self._tools.settings.namespaces:
+            found = {
+                raw["metadata"]["labels"][names.LABEL_POOL_UID]: raw
+                async for raw in self._tools.cluster.network_policies(namespace)
+            }
+            for keeper in self._registry.keepers(namespace):
+                if keeper.policy.seen(found.get(keeper.uid)):
+                    metrics.SWEPT.labels("policy").inc()
+                    keeper.poke()
+
     async def _look_at_pod(self, namespace: str, name: str) -> None:
         raw = await _found(self._tools.cluster.pod(namespace, name))
         if raw is not None:
@@ -332,6 +347,12 @@ class Sweeper:
         assert self._tools.purger is not None
         for namespace in self._tools.settings.namespaces:
             await self._tools.purger.sweep(namespace)
+
+    async def sweep_uploads(self) -> None:
+        """Remove the parts of uploads that nobody ends any more. A store may not tell of them."""
+        assert self._tools.purger is not None
+        for namespace in self._tools.settings.namespaces:
+            await self._tools.purger.sweep_uploads(namespace)
 
     # --- inside -----------------------------------------------------------------------------------
 

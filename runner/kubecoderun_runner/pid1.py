@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -24,6 +25,8 @@ from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked
+from kubecoderun_runner.toolcalls import ToolDesk
+from kubecoderun_runner.toolprograms import offer
 from kubecoderun_runner.workspace import is_full, open_folder
 
 PROTOCOL: Final = 1
@@ -87,6 +90,7 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._tools: ToolDesk | None = None
         self._builds = Builds()
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
@@ -198,6 +202,9 @@ class Pid1:
                 self._confirm()
             case b"G" if self._prepared is not None:
                 self._start(self._prepared)
+            case b"A" | b"V" if self._tools is not None or self._run is None:
+                if self._tools is not None:  # else the program has ended
+                    self._tools.take(kind, bytes(payload))
             case b"K":
                 if self._run is not None and self._run.ending is None:
                     self._run.cancelled = True
@@ -225,8 +232,10 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
-        spare, folder = self._spare, self._settings.workspace
-        if spare is not None and not spare.fits(delivery.order, delivery.source_name, folder):
+        order, name = delivery.order, delivery.source_name
+        if order.tools:
+            self._tools = offer(order, name, self._selector, self._channel.send, lambda: self._run)
+        if self._spare is not None and not self._spare.fits(order, name, self._settings.workspace):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
 
@@ -344,6 +353,9 @@ class Pid1:
     def _report_end(self, ended: bytes) -> None:
         """Send frame X, and the list of the program's files if they are wanted."""
         delivery, self._running = self._running, None
+        if self._tools is not None:
+            self._tools.close()
+            self._tools = None
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
             return
@@ -355,7 +367,8 @@ class Pid1:
     def _patience(self) -> float | None:
         if self._run is None:
             return None
-        return max(0.0, min(self._run.deadline, self._memory.next_look) - time.monotonic())
+        due = min(self._run.deadline, self._memory.next_look) - time.monotonic()
+        return None if due == math.inf else max(0.0, due)
 
     def _keep_time(self) -> None:
         run = self._run

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from kubecoderun_sidecar.fields import Fields, decode_object, encode_object
+from kubecoderun_sidecar.toolcalls import MAX_CALLS, ToolCall
 
 Reason = Literal[
-    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost",
-    "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
+    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "ToolWaitExpired", "Cancelled", "OOMKilled",
+    "RuntimeLost", "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
 ]  # fmt: skip
+PROTOCOL = "1.1"
+"""Of HTTP protocol 1. The second number rises with every addition; an addition changes no meaning."""
+FIRST_PROTOCOL = "1.0"
+"""Of sidecars that do not say."""
 RunState = Literal["prepared", "running", "finished"]
 RuntimeState = Literal["waiting", "warm", "lost"]
 
@@ -53,10 +58,19 @@ class StateAnswer:
     epoch: int
     run: RunState | None
     runtime: RuntimeState
+    protocol: str = PROTOCOL
 
     def to_json(self) -> bytes:
         owner = self.owner.to_wire() if self.owner else None
-        return encode_object({"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime})
+        return encode_object(
+            {
+                "owner": owner,
+                "epoch": self.epoch,
+                "run": self.run,
+                "runtime": self.runtime,
+                "protocol": self.protocol,
+            }
+        )
 
     @classmethod
     def parse(cls, body: bytes) -> StateAnswer:
@@ -68,6 +82,7 @@ class StateAnswer:
             fields.integer("epoch", 0, _MAX_INT),
             cast(RunState | None, run),
             cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
+            fields.optional_text("protocol", max_bytes=16) or FIRST_PROTOCOL,
         )
 
 
@@ -304,7 +319,14 @@ class Finished:
     result: RunResult
 
 
-Event = Started | Heartbeat | Finished
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The program waits for these tool calls, besides those a reader has been told of before."""
+
+    calls: tuple[ToolCall, ...]
+
+
+Event = Started | Heartbeat | Called | Finished
 
 
 def event_line(event: Event) -> bytes:
@@ -314,17 +336,21 @@ def event_line(event: Event) -> bytes:
             wire: dict[str, Any] = {"event": "started", "at": at}
         case Finished(result):
             wire = {"event": "finished", "result": result.to_wire()}
+        case Called(calls):
+            wire = {"event": "called", "calls": [call.to_wire() for call in calls]}
         case Heartbeat():
             wire = {"event": "heartbeat"}
     return encode_object(wire) + b"\n"
 
 
 def parse_event(line: bytes) -> Event:
-    """Read one line; ProtocolError for anything that is not one of the three events."""
+    """Read one line; ProtocolError for anything that is not one of these events."""
     fields = decode_object(line, "event")
-    kind = fields.choice("event", frozenset({"started", "heartbeat", "finished"}))
+    kind = fields.choice("event", frozenset({"started", "heartbeat", "called", "finished"}))
     if kind == "started":
         return Started(fields.text("at", min_bytes=1, max_bytes=40))
     if kind == "finished":
         return Finished(RunResult.read(fields.object("result")))
+    if kind == "called":
+        return Called(tuple(map(ToolCall.read, fields.objects("calls", max_items=MAX_CALLS))))
     return Heartbeat()

@@ -66,6 +66,7 @@ def head_of(request: PrepareRequest) -> dict[str, object]:
             "totalBytes": limits.total_file_bytes,
         },
         "outputBytes": limits.printed_bytes,
+        "tools": [tool.to_wire() for tool in request.tools],
     }
 
 

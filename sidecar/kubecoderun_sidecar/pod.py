@@ -7,10 +7,11 @@ from contextlib import aclosing, suppress
 
 from kubecoderun_sidecar.answers import Refusal, RuntimeState, StateAnswer
 from kubecoderun_sidecar.binding import Binding, BoundElsewhereError, NotBoundError, StaleEpochError
+from kubecoderun_sidecar.calling import ResultUnavailableError
 from kubecoderun_sidecar.delivery import InputFailedError, batches, check_paths
 from kubecoderun_sidecar.dialogue import DeliveryFault
 from kubecoderun_sidecar.listing import Listing
-from kubecoderun_sidecar.protocol import Caller, PrepareRequest, StartRequest
+from kubecoderun_sidecar.protocol import Caller, PrepareRequest, ResultsRequest, StartRequest
 from kubecoderun_sidecar.run import Run
 from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.transfer import Store, TransferError
@@ -97,6 +98,18 @@ class Pod:
         run.start(request)
         return run
 
+    async def results(self, caller: Caller, request: ResultsRequest) -> None:
+        """Bring results of tool calls to the program; those that are for no call that waits are dropped."""
+        run = self._owned(caller)
+        if run is None:
+            raise RefusedError(409, _NOT_PREPARED)
+        try:
+            await run.give(request.results)
+        except ResultUnavailableError as error:
+            raise _transfer_refused(error.cause, "result_unavailable", error.place) from None
+        except RuntimeLostError as error:
+            raise RefusedError(503, Refusal("runtime_lost", str(error))) from None
+
     def cancel(self, caller: Caller) -> None:
         """End the run, whatever it is doing."""
         run = self._owned(caller)
@@ -156,7 +169,7 @@ class Pod:
         except RuntimeLostError as error:
             raise RefusedError(503, Refusal("runtime_lost", str(error))) from None
         else:
-            self._run = Run(self._link, self._store, request.limits, listing)
+            self._run = Run(self._link, self._store, request.limits, listing, request.tools)
             if self._cancel_asked:
                 self._run.cancel()
         finally:

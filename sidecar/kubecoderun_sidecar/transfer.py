@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.exchange import CONNECT_SECONDS, Connection, Data, Exchange, Target
 from kubecoderun_sidecar.form import build_form
 from kubecoderun_sidecar.protocol import FormTarget
@@ -197,6 +198,7 @@ class Store:
             self._unreached_at = -_REMEMBERED_SECONDS
             exchange = Exchange(connection, target, method, headers)
             yield exchange
+            metrics.STORE.inc(f"{method} answered")
             if exchange.reusable:
                 self._keep(target, connection)
                 connection = None
@@ -204,12 +206,14 @@ class Store:
             message = "the store's certificate is not trusted"
             raise TransferError("store_unavailable", message, lasting=True) from None
         except TimeoutError:
+            metrics.STORE.inc(f"{method} failed")
             if connection is None:
                 raise _TransientError("the store takes no connection", unreached=True) from None
             raise _TransientError("the store did not answer in time") from None
         except (h11.ProtocolError, OSError) as error:
             stale = connection is not None and connection.used
             stale = stale and exchange is not None and not exchange.answered
+            metrics.STORE.inc(f"{method} {'stale' if stale else 'failed'}")
             if isinstance(error, h11.ProtocolError):
                 message = "the store's answer broke off or is not HTTP"
             else:
@@ -270,6 +274,7 @@ class _Tries:
         if not self._left or self._remaining() < _SHORTEST_SECONDS:
             raise TransferError("store_unavailable", str(error), lasting=True)
         self._left -= 1
+        metrics.RETRIES.inc()
         seconds = BACKOFF_SECONDS[self._made]
         self._made += 1
         # Pods that lost the same store must not come back in step.

@@ -30,20 +30,15 @@ EXPECTED = [
 
 
 @cache
-def source(file: str) -> str:
-    """Text of a test module of the contract or unit tests."""
-    (path,) = [
-        path for path in (ROOT / "tests").glob(f"*/{file}") if path.parent.name in ("contract", "unit")
-    ]
-    return path.read_text(encoding="utf-8")
-
-
-@cache
 def functions_of(file: str) -> dict[str, str]:
-    """The source of each test of a module, decorators included."""
+    """The source of each test of a module of the contract or unit tests, decorators included."""
+    paths = [path for folder in ("contract", "unit") if (path := ROOT / "tests" / folder / file).is_file()]
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return {
-        node.name: ast.unparse(node) for node in ast.parse(source(file)).body if isinstance(node, functions)
+        node.name: ast.unparse(node)
+        for path in paths
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, functions)
     }
 
 

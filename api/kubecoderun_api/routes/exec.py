@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, references, runs, wire
+from kubecoderun_api import answers, log, openapi, references, runs, schemas, wire
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
@@ -21,7 +21,12 @@ router = APIRouter()
 PATHS: Final = ("/exec",)
 
 
-@router.post("/exec")
+@router.post(
+    "/exec",
+    response_model=schemas.ExecAnswer,
+    responses=openapi.errors(400, 401, 408, 413, 429, 503, 504),
+    openapi_extra=openapi.json_body(schemas.ExecCall),
+)
 async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services
@@ -29,13 +34,10 @@ async def execute(request: Request) -> Response:
     body = await authorised_body(request, services)
     call = wire.parse_exec(body)
     files = references.parse(body.pop("files", None))
-    pool = _pool_for(services, call.language)
-    excess = excess_wait(pool, services.settings.pod_refill_seconds)
-    if excess is not None:
-        full = answers.busy("QueueFull", min(excess, 3600))
-        context.facts["reason"] = full.reason
-        services.metrics.runs.labels(call.language, full.reason).inc()
-        return JSONResponse(full.body, full.status, full.headers)
+    pool = pool_for(services, call.language)
+    full = full_queue(services, context, pool, call.language)
+    if full is not None:
+        return full
     return _respond(services, context, call, files, pool)
 
 
@@ -78,7 +80,19 @@ def _respond(
     )
 
 
-def _pool_for(services: Services, language: str) -> Pool:
+def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
+    """429 if the pool's queue is longer than its sessions may wait."""
+    excess = excess_wait(pool, services.settings.pod_refill_seconds)
+    if excess is None:
+        return None
+    full = answers.busy("QueueFull", min(excess, 3600))
+    context.facts["reason"] = full.reason
+    services.metrics.runs.labels(language, full.reason).inc()
+    return JSONResponse(full.body, full.status, full.headers)
+
+
+def pool_for(services: Services, language: str) -> Pool:
+    """The pool that serves a language. Raises BadRequest if there is none, or the process is not ready."""
     if not services.pools.known or services.sessions.stopping:
         wire.refuse("The service is starting up or shutting down.", error="service_unavailable", status=503)
     pool = services.pools.choose(language)
