@@ -1,5 +1,6 @@
 """Resources as the front end creates them."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ def manifest(
     namespace: str,
     front_end: str,
     expires: datetime,
+    labels: Mapping[str, str],
     spec: Json,
 ) -> Json:
     """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
@@ -26,6 +28,7 @@ def manifest(
             "labels": {
                 names.LABEL_FRONT_END: front_end,
                 names.LABEL_EXPIRES: names.expiry_bucket(expires),
+                **labels,
             },
         },
         "spec": spec,

@@ -7,6 +7,7 @@ from typing import Any
 
 from kubecoderun_api import answers, log, references, wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
@@ -32,24 +33,28 @@ class Pausing:
 
 async def run(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
     pausing: Pausing | None = None,
+    fingerprint: str = "",
 ) -> Answer:
     """Run a program in a new session of that name, to its end or the first pause. Every failure is an
-    answer; only cancelling raises."""
+    answer; only cancelling raises. `fingerprint` is that of a request with an idempotency key."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, session, call, files, pool, pausing)
+        answer = await _answer(services, principal, session, call, files, pool, pausing, fingerprint)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
         answer = answers.own_fault(error.name)
     except StoreError:
         answer = answers.own_fault("UploadFailed")
+    except wire.BadRequest as error:
+        answer = answers.refused(error)
     except Exception as error:
         log.event("run_failed", level=log.ERROR, error=error, session=session)
         answer = answers.own_fault("InternalError")
@@ -61,27 +66,35 @@ async def run(
 
 async def _answer(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
     pausing: Pausing | None,
+    fingerprint: str,
 ) -> Answer:
-    settings = services.settings
-    inputs = await _inputs(services, files)
-    longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
+    inputs = await _inputs(services, principal, files)
+    longest = longest_wait(services, call, pool)
     status = await services.sessions.execute(
         session,
         await _request(services, session, call, inputs, pool),
+        principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds)
         + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
         pause=pausing.pause if pausing else None,
         metadata=pausing.metadata if pausing else None,
+        fingerprint=fingerprint,
     )
     if pausing is not None and "phase" not in status:
         return paused(status)
     return await ended(services, session, status)
+
+
+def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> float:
+    """Seconds after which an answer is not waited for any more."""
+    return pool.longest_wait(call.timeout_seconds) + services.settings.wait_slack_seconds
 
 
 def paused(found: Json) -> Answer:
@@ -102,9 +115,9 @@ async def ended(services: Services, session: str, status: Json) -> Answer:
     )
 
 
-async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
+async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:
     try:
-        return await services.inputs.resolve(files)
+        return await services.inputs.resolve(files, principal)
     except StoreError:
         raise NoResult("StoreFailed") from None
 

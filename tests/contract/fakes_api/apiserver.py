@@ -239,7 +239,8 @@ class FakeApiServer:
         name = resource["metadata"]["name"]
         if (plural, name) in self.objects:
             return _status(409, "AlreadyExists")
-        resource["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "creationTimestamp": now()}
+        uid = f"uid-{name}-{self.requests[f'create {plural}']}"
+        resource["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": now()}
         self.put(plural, resource)
         status = self.answer(resource)
         if status is not None:
@@ -285,8 +286,12 @@ class FakeApiServer:
         self.requests[f"delete {plural}"] += 1
         if self.delete_statuses:
             return _status(self.delete_statuses.pop(0))
-        if (plural, name) not in self.objects:
+        found = self.objects.get((plural, name))
+        if found is None:
             return _status(404, "NotFound")
+        wanted = (await request.json()).get("preconditions", {}) if request.can_read_body else {}
+        if wanted.get("uid", found["metadata"].get("uid")) != found["metadata"].get("uid"):
+            return _status(409, "Conflict")
         self.delete(plural, name)
         return web.json_response({"kind": "Status", "status": "Success"})
 
@@ -340,6 +345,9 @@ def _matches(resource: Json, selector: str) -> bool:
     for part in filter(None, selector.split(",")):
         if part.startswith("!"):
             if part[1:] in labels:
+                return False
+        elif "=" not in part:
+            if part not in labels:
                 return False
         elif labels.get(part.partition("=")[0]) != part.partition("=")[2]:
             return False

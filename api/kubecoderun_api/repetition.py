@@ -1,0 +1,56 @@
+"""One call with an idempotency key: the first time a run, every other time the result of that run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from kubecoderun_api import answers, idempotency, log, runs
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
+from kubecoderun_api.idempotency import Claim
+from kubecoderun_api.services import Services
+from kubecoderun_api.sessions import NAME_TAKEN
+from kubecoderun_api.waiters import NoResult
+
+Json = dict[str, Any]
+
+
+async def once(
+    services: Services,
+    principal: Principal,
+    claim: Claim,
+    first: Callable[[], Awaitable[Answer]],
+    *,
+    wait_seconds: float,
+) -> Answer:
+    """The answer of `first`, which makes the session, or of the session that is there already."""
+    try:
+        found = await services.sessions.read(claim.session, principal)
+        if found is not None and idempotency.never_ran(found):
+            await services.sessions.forget(found)
+            found = None
+        if found is None:
+            answer = await first()
+            if answer.reason != NAME_TAKEN:
+                return answer
+            found = await services.sessions.read(claim.session, principal)
+        return await _again(services, claim, found, wait_seconds)
+    except NoResult as error:
+        return answers.own_fault(error.name)
+    except Exception as error:
+        log.event("run_failed", level=log.ERROR, error=error, session=claim.session)
+        return answers.own_fault("InternalError")
+
+
+async def _again(services: Services, claim: Claim, found: Json | None, wait_seconds: float) -> Answer:
+    if found is None:
+        return answers.own_fault("SessionDeleted")
+    if not idempotency.belongs_to(found, claim):
+        return answers.key_reused()
+    if idempotency.has_ended(found):
+        status: Json = found["status"]
+    else:
+        status = await services.sessions.follow(claim.session, wait_seconds=wait_seconds)
+    answer = await runs.ended(services, claim.session, status)
+    services.metrics.repeats.inc()
+    return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
