@@ -1,8 +1,9 @@
 """One call with an idempotency key: the first time a run, every other time the result of that run."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from kubecoderun_api import answers, idempotency, log, runs
 from kubecoderun_api.answers import Answer
@@ -11,8 +12,11 @@ from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NAME_TAKEN
 from kubecoderun_api.waiters import NoResult
+from kubecoderun_api.watching import backoff
 
 Json = dict[str, Any]
+_LONGEST_LOOK: Final = 5
+"""Looks after which the time between two (0.8 s) does not grow any more."""
 
 
 async def once(
@@ -34,7 +38,7 @@ async def once(
             if answer.reason != NAME_TAKEN:
                 return answer
             found = await services.sessions.read(claim.session, principal)
-        return await _again(services, claim, found, wait_seconds)
+        return await _again(services, principal, claim, found, wait_seconds)
     except NoResult as error:
         return answers.own_fault(error.name)
     except Exception as error:
@@ -42,7 +46,9 @@ async def once(
         return answers.own_fault("InternalError")
 
 
-async def _again(services: Services, claim: Claim, found: Json | None, wait_seconds: float) -> Answer:
+async def _again(
+    services: Services, principal: Principal, claim: Claim, found: Json | None, wait_seconds: float
+) -> Answer:
     if found is None:
         return answers.own_fault("SessionDeleted")
     if not idempotency.belongs_to(found, claim):
@@ -50,7 +56,30 @@ async def _again(services: Services, claim: Claim, found: Json | None, wait_seco
     if idempotency.has_ended(found):
         status: Json = found["status"]
     else:
-        status = await services.sessions.follow(claim.session, wait_seconds=wait_seconds)
+        status = await _end_of(services, principal, claim.session, wait_seconds)
     answer = await runs.ended(services, claim.session, status)
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
+
+
+async def _end_of(services: Services, principal: Principal, session: str, wait_seconds: float) -> Json:
+    """The status of a session that another front end has made, when it has ended. Raises NoResult.
+
+    It is looked at every now and then: the watch tells of this process's own sessions only.
+    """
+    sessions = services.sessions
+    looks = 0
+    try:
+        async with asyncio.timeout(wait_seconds):
+            while not sessions.stopping:
+                resource = await sessions.read(session, principal)
+                if resource is None:
+                    raise NoResult("SessionDeleted")
+                if idempotency.has_ended(resource):
+                    status: Json = resource["status"]
+                    return status
+                looks += 1
+                await asyncio.sleep(backoff(min(looks, _LONGEST_LOOK)))
+    except TimeoutError:
+        raise NoResult("NoAnswer") from None
+    raise NoResult("ShuttingDown")

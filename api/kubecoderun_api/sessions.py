@@ -6,17 +6,16 @@ that is still waited for is read once, and one that takes long now and then: a w
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from kubecoderun_api import log, wire
+from kubecoderun_api import log
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.manifests import manifest, timestamp
+from kubecoderun_api.manifests import in_json, manifest, timestamp
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.waiters import NoResult, Pause, Waiter
 from kubecoderun_api.watching import Watch, backoff
@@ -37,8 +36,6 @@ _TAKE_BACK_EVENTS: Final[dict[TakeBack, tuple[str, str]]] = {
 }
 NAME_TAKEN: Final = "NameTaken"
 """Name of the NoResult for a session with an idempotency key that somebody else has made."""
-_LONGEST_LOOK: Final = 5
-"""Failures after whose back-off (0.8 s) a session that another front end waits for is looked at again."""
 _NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected", "Taken", NAME_TAKEN})
 """Ends after which there certainly is no session to cancel, or it is somebody else's."""
 _NOT_FOUND: Final = 404
@@ -214,28 +211,6 @@ class Sessions:
         """Whether a call in this process waits for the session."""
         return name in self._waiters
 
-    async def follow(self, name: str, *, wait_seconds: float) -> Json:
-        """The status of a session that another front end has made, when it has ended.
-
-        It is looked at every now and then: the watch tells of this process's own sessions only.
-        Raises NoResult as `execute` does.
-        """
-        try:
-            async with asyncio.timeout(wait_seconds):
-                looks = 0
-                while not self.stopping:
-                    resource = await self._read(name)
-                    if resource is None:
-                        raise NoResult("SessionDeleted")
-                    status: Json = resource.get("status") or {}
-                    if status.get("phase") in TERMINAL_PHASES:
-                        return status
-                    looks += 1
-                    await asyncio.sleep(backoff(min(looks, _LONGEST_LOOK)))
-        except TimeoutError:
-            raise NoResult("NoAnswer") from None
-        raise NoResult("ShuttingDown")
-
     async def forget(self, resource: Json) -> None:
         """Delete exactly this session; fine if it is gone. Raises NoResult."""
         metadata = resource["metadata"]
@@ -262,13 +237,7 @@ class Sessions:
         )
         for key, values in (metadata or {}).items():
             made["metadata"].setdefault(key, {}).update(values)
-        document = json.dumps(made).encode()
-        if principal.is_leaked_in(document):
-            wire.refuse(
-                "The request repeats its API key or token where it is stored: send it in a header only.",
-                error="credential_in_request",
-            )
-        return document
+        return in_json(made, principal)
 
     async def read(self, name: str, principal: Principal) -> Json | None:
         """A session of this principal as it is now; None if there is none, or it is another tenant's.

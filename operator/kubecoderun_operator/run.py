@@ -21,10 +21,11 @@ from kubecoderun_operator.outcomes import Outcome, Record, timestamp
 from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.sidecars import SidecarRefusedError, ask_states
 from kubecoderun_operator.stopwatch import Stopwatch
 from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
 from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
@@ -326,18 +327,19 @@ class Run:
             except SidecarUnreachableError as error:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
-                if self._broken >= settings.sidecar_attempts:
-                    return await self._lost(held)
+                gone = isinstance(error, NodeSilentError)
+                if gone or self._broken >= settings.sidecar_attempts:
+                    return await self._lost(held, gone)
             finally:
                 held.left_alone()
 
-    async def _lost(self, held: HeldPod | None) -> Outcome:
+    async def _lost(self, held: HeldPod | None, node_silent: bool = False) -> Outcome:
         """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
         if held is not None:
             self._record.name_pod(held.pod)
         found = await self._tools.results.of(self.session, self._record.timings.get("started"))
         if found is None:
-            return await held.lost() if held is not None else outcomes.lost(None)
+            return await held.lost(node_silent) if held is not None else outcomes.lost(None)
         logger.info("the result of a lost pod was in the store", extra=self._about())
         if held is not None:
             return await held.explain(self._outcome(found), 0)
@@ -436,6 +438,8 @@ class Run:
         """Metrics, and the one log line of a normal session."""
         start = str(self._record.start_type or "")
         took = self._clock.tell(self.session, str(outcome.reason), start)
+        if (keeper := self._pool()) is not None:
+            keeper.ended(self.session.name, outcome.reason, outcome.message)
         pod = self.held.pod.name if self.held is not None else ""
         fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)

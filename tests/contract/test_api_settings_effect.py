@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "wait_slack_seconds": "test_api_exec: 504",
     "pod_refill_seconds": "test_api_exec: full queue",
     "retry_after_seconds": "test_api_exec: 429",
+    "tool_waits_seconds": "test_api_programmatic",
     "watchers_at_once": "test_api_events: bounded",
     "relay_url": "test_api_events",
     "relay_key_file": "test_api_events: another key",

@@ -55,7 +55,7 @@ class Asker:
 @asynccontextmanager
 async def asking(app: App) -> AsyncIterator[Asker]:
     port = free_port()
-    health = Health("127.0.0.1", port, app.trouble, app.relay)
+    health = Health("127.0.0.1", port, app.trouble, app.role, app.relay)
     await health.start()
     async with aiohttp.ClientSession() as http:
         try:
