@@ -15,7 +15,8 @@ from kubecoderun_crds.relay import HEADER, PATH, Glance, Piece, Question, RelayE
 from kubecoderun_operator import metrics
 from kubecoderun_operator.log import about
 from kubecoderun_operator.run import Run
-from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars
+from kubecoderun_operator.vigil import SidecarUnreachableError
 from kubecoderun_sidecar import protocol
 
 logger = logging.getLogger(__name__)
