@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Instead of this folder, whose modules have the names of folders of tests.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.canary import canary
 from bench.costs import api_writes, idle_memory
