@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 # Instead of this folder, whose modules have the names of folders of tests.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.canary import canary
 from bench.costs import api_writes, idle_memory
