@@ -91,7 +91,7 @@ class Invariants:
     def seen(self) -> tuple[int, int]:
         """How many sessions and how many assigned pods were seen: a watcher that saw none has proved
         nothing."""
-        return len(self._sessions), len(self._pods_of)
+        return len(self._sessions), len(set(self._users_of).union(*self._pods_of.values()))
 
     def busy(self) -> bool:
         """Whether a pod is there whose owner has ended, so that waiting for its end makes sense."""
