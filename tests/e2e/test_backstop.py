@@ -43,7 +43,7 @@ def test_a_pod_ends_at_its_deadline_without_an_operator(
             assert status["phase"] == "Failed", status["phase"]
             return status
 
-        assert eventually(over, "the node ends the pod")["reason"] == "DeadlineExceeded"
+        assert eventually(over, "the node ends the pod", patience=420)["reason"] == "DeadlineExceeded"
         assert kube.session(name)["status"]["phase"] == "Running", "nobody was there to tell"
     finally:
         scale(kube, operators)
