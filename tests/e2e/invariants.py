@@ -184,7 +184,7 @@ class Invariants:
             self._tell(f"I2: session {session.name} names a second pod in attempt {attempts}")
         if pod_uid:
             self._users_of[pod_uid].add(uid)
-            # For an attempt, a status may name a pod that turns out to be another session's: its sidecar decides.
+            # For an attempt, a status may name a pod that another session has: its sidecar decides.
             if (status.get("timings") or {}).get("started"):
                 self._served_by[pod_uid].add(uid)
             if len(self._served_by[pod_uid]) > 1:
