@@ -26,7 +26,7 @@ secret kubecoderun-idempotency secret "$(random_hex 24)"
 
 # The API key of this checkout stays on this machine, in build/api-key; the cluster gets its hash. A cluster that does not know
 # the key, or was set up from elsewhere, gets a line more.
-keys=$(kubectl -n "$SYSTEM_NAMESPACE" get secret kubecoderun-api-keys -o jsonpath='{.data.api-keys}' 2>/dev/null | base64 -d)
+keys=$(kubectl -n "$SYSTEM_NAMESPACE" get secret kubecoderun-api-keys --ignore-not-found -o jsonpath='{.data.api-keys}' | base64 -d)
 key=${KCR_API_KEY:-$(cat "$BUILD/api-key" 2>/dev/null || true)}
 hash_of_key() { printf 'sha256:%s' "$(printf %s "$1" | sha256sum | cut -d' ' -f1)"; }
 first=${keys%%[[:space:]]*}

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from kubecoderun_crds.reasons import Phase
 from kubecoderun_operator.members import Member
+from kubecoderun_operator.orders import Session
 from kubecoderun_sidecar.protocol import StateAnswer
 
 
@@ -41,6 +42,11 @@ class Decision:
     step: Step
     pod: Member | None = None
     discard: tuple[Member, ...] = ()
+
+
+def is_fresh(session: Session, carriers: list[Member]) -> bool:
+    """Whether nobody can have started the session: no pod carries it, and its status names no run."""
+    return not carriers and session.phase in ("", Phase.PENDING, Phase.QUEUED)
 
 
 def decide(uid: str, phase: str, named_pod: str, carriers: Sequence[Carrier]) -> Decision:

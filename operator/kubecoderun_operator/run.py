@@ -47,7 +47,6 @@ class Run:
 
     def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
         """fresh: nobody can have worked on the session before."""
-        self.session = session
         self._clock = Stopwatch()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
@@ -56,9 +55,13 @@ class Run:
         self._fresh = fresh
         self._tools = tools
         self._registry = registry
-        self._record = Record.of(session, tools.epoch())
-        self._answer = Answer(session, self._record, tools.cluster)
-        self._calls = ToolCalls(session, self._record, self._answer, tools)
+        self.session: Session
+        self._record: Record
+        self._answer: Answer
+        self._calls: ToolCalls
+        self._named: bool
+        """The status names the pod and says that the session runs."""
+        self._see(session)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
         self.held: HeldPod | None = None
@@ -66,8 +69,6 @@ class Run:
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
         self._started = False
-        self._named = session.phase == Phase.RUNNING
-        """The status names the pod and says that the session runs."""
         self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
 
@@ -190,10 +191,11 @@ class Run:
             keeper.assigned(self.session.uid)
 
     def _see(self, session: Session) -> None:
-        """The session stands otherwise than this run thought: another operator has written its status."""
+        """Go by the session as it stands: at the start, and when another operator has written its status."""
         self.session = session
         self._record = Record.of(session, self._tools.epoch())
         self._answer = Answer(session, self._record, self._tools.cluster)
+        self._calls = ToolCalls(session, self._record, self._answer, self._tools)
         self._named = session.phase == Phase.RUNNING
 
     async def _obtain(self, keeper: PoolKeeper, first: bool) -> Member:
@@ -447,8 +449,3 @@ class Run:
     def _about(self, **fields: object) -> dict[str, Any]:
         seen = self.session
         return about(namespace=seen.namespace, session=seen.name, uid=seen.uid, pool=seen.pool, **fields)
-
-
-def is_fresh(session: Session, carriers: list[Member]) -> bool:
-    """Whether nobody can have started the session: no pod carries it, and its status names no run."""
-    return not carriers and session.phase in ("", Phase.PENDING, Phase.QUEUED)

@@ -11,8 +11,9 @@ from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Session
+from kubecoderun_operator.recovery import is_fresh
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.run import Run, is_fresh
+from kubecoderun_operator.run import Run
 from kubecoderun_operator.tools import Tools
 
 logger = logging.getLogger(__name__)

@@ -84,6 +84,7 @@ class Invariants:
         self._pools: dict[str, Pool] = {}
         self._pods_of: dict[str, set[str]] = defaultdict(set)
         self._users_of: dict[str, set[str]] = defaultdict(set)
+        self._served_by: dict[str, set[str]] = defaultdict(set)
         self._creations: list[Creation] = []
         self._told: set[str] = set()
 
@@ -91,7 +92,7 @@ class Invariants:
     def seen(self) -> tuple[int, int]:
         """How many sessions and how many assigned pods were seen: a watcher that saw none has proved
         nothing."""
-        return len(self._sessions), len(self._pods_of)
+        return len(self._sessions), len(set(self._users_of).union(*self._pods_of.values()))
 
     def busy(self) -> bool:
         """Whether a pod is there whose owner has ended, so that waiting for its end makes sense."""
@@ -183,8 +184,11 @@ class Invariants:
             self._tell(f"I2: session {session.name} names a second pod in attempt {attempts}")
         if pod_uid:
             self._users_of[pod_uid].add(uid)
-            if len(self._users_of[pod_uid]) > 1:
-                self._tell(f"I1: pod {pod_uid} is named by {len(self._users_of[pod_uid])} sessions")
+            # For an attempt, a status may name a pod that another session has: its sidecar decides.
+            if (status.get("timings") or {}).get("started"):
+                self._served_by[pod_uid].add(uid)
+            if len(self._served_by[pod_uid]) > 1:
+                self._tell(f"I1: pod {pod_uid} has run programs of {len(self._served_by[pod_uid])} sessions")
             session.pod_uid = pod_uid
         session.attempts = max(attempts, session.attempts)
 

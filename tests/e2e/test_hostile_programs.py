@@ -121,7 +121,8 @@ def test_every_program_has_a_test() -> None:
 
 def test_no_address_can_be_reached(kube: Kube, tight_pool: str, outcome: Callable[..., Object]) -> None:
     """The metadata service, the API server, DNS, another pod's sidecar, and that of its own pod."""
-    neighbour = kube.pods(tight_pool)[0]["status"]["podIP"]
+    wait_at_target(kube, tight_pool)
+    neighbour = next(pod["status"]["podIP"] for pod in kube.pods(tight_pool) if "podIP" in pod["status"])
     service = kube.request("GET", "/api/v1/namespaces/default/services/kubernetes")["spec"]["clusterIP"]
     targets = ["169.254.169.254:80", f"{service}:443", "10.96.0.10:53", f"{neighbour}:8790", "127.0.0.1:8790"]
     status = outcome(tight_pool, "reach_out", args=targets)

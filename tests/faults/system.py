@@ -294,7 +294,7 @@ async def system(
         finally:
             await asyncio.gather(*(program.end() for program in (*made.operators, *made.front_ends)))
             broken = await asyncio.to_thread(watcher.finish, 0.0)
-        assert broken == []
+        assert not broken, "\n".join(broken)
         assert node.errors == []
         await _clear(api)
 

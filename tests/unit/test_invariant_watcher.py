@@ -80,10 +80,13 @@ def test_i1_a_pod_goes_back(seen: Invariants, before: str, after: str) -> None:
     assert f"I1: pod p1 went from {before} to {after}" in seen.broken
 
 
-def test_i1_two_sessions_name_one_pod(seen: Invariants) -> None:
+def test_i1_a_pod_runs_programs_of_two_sessions(seen: Invariants) -> None:
+    started = {"started": "2026-01-01T00:00:00.000000Z"}
     seen.session(session("s1", "Running", pod={"uid": "p1"}), False, 0.0)
-    seen.session(session("s2", "Running", pod={"uid": "p1"}), False, 0.0)
-    assert "I1: pod p1 is named by 2 sessions" in seen.broken
+    seen.session(session("s2", "Running", pod={"uid": "p1"}, timings=started), False, 0.0)
+    assert seen.broken == [], "an attempt that its sidecar has refused"
+    seen.session(session("s1", "Succeeded", pod={"uid": "p1"}, timings=started), False, 1.0)
+    assert "I1: pod p1 has run programs of 2 sessions" in seen.broken
 
 
 def test_i2_a_second_pod_needs_a_second_attempt(seen: Invariants) -> None:

@@ -1,7 +1,8 @@
 """POST /exec: one program, one answer."""
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -132,6 +133,14 @@ def _respond(
         context.facts["reason"] = answer.reason
         return answer
 
+    return response_of(services, context, session, run())
+
+
+def response_of(
+    services: Services, context: RequestContext, session: str, work: Coroutine[Any, Any, Answer]
+) -> Response:
+    """The response that waits for a run's answer, with heartbeats, and sees to it when its client leaves."""
+
     async def on_left(task: asyncio.Task[Answer]) -> None:
         action = services.settings.on_disconnect
         seconds = context.exchange.left_after or 0.0
@@ -144,7 +153,7 @@ def _respond(
             task.add_done_callback(services.unseen.discard)
 
     return ExecResponse(
-        run(),
+        work,
         session=session,
         requested_at=context.started,
         policy=services.policy,

@@ -7,15 +7,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import continuations, log, openapi, references, schemas, toolcalls, wire
+from kubecoderun_api import continuations, openapi, references, schemas, toolcalls, wire
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
-from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
-from kubecoderun_api.routes.exec import full_queue, pool_for
+from kubecoderun_api.routes.exec import full_queue, pool_for, response_of
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
-from kubecoderun_api.settings import OnDisconnect
 from kubecoderun_crds import names
 
 router = APIRouter()
@@ -113,26 +111,7 @@ def _respond(
         context.facts["reason"] = answer.reason
         return answer
 
-    async def on_left(task: asyncio.Task[Answer]) -> None:
-        action = services.settings.on_disconnect
-        seconds = context.exchange.left_after or 0.0
-        log.event("client_left", session=session, seconds=round(seconds, 3), action=action.value)
-        services.metrics.disconnects.labels(action.value).inc()
-        if action is OnDisconnect.CANCEL:
-            task.cancel()
-        else:
-            services.unseen.add(task)
-            task.add_done_callback(services.unseen.discard)
-
-    return ExecResponse(
-        run(),
-        session=session,
-        requested_at=context.started,
-        policy=services.policy,
-        exchange=context.exchange,
-        on_late=services.metrics.late.inc,
-        on_left=on_left,
-    )
+    return response_of(services, context, session, run())
 
 
 @router.post(
