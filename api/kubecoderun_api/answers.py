@@ -203,17 +203,18 @@ def has_output(status: Mapping[str, Any]) -> bool:
     return _has_result(status.get("result") or {})
 
 
-def whole_output(
+def known_beginning(
     status: Mapping[str, Any], stored: Mapping[str, Any] | None, name: str
-) -> tuple[bytes | None, int]:
-    """All bytes of one stream of a run that ended, None if some were not kept; and how many there were."""
+) -> tuple[bytes, int]:
+    """The bytes of one stream of a run that ended from its first one on, as far as nothing is missing between
+    them; and how many there were. Of stdout that is all that was kept; of stderr that was cut, nothing."""
     result = status.get("result") or {}
     total = int(result.get(f"{name}Bytes") or 0)
     if not result.get(f"{name}Truncated"):
         return _bytes(result, name), total
-    if stored and not (stored.get(name) or {}).get("truncated"):
+    if stored and (name == "stdout" or not (stored.get(name) or {}).get("truncated")):
         return _stored_bytes(stored, name), total
-    return None, total
+    return (_bytes(result, name) if name == "stdout" else b""), total
 
 
 def _has_result(result: Mapping[str, Any]) -> bool:

@@ -61,14 +61,13 @@ class Stream:
         self.known = piece.at + len(piece.data)
         return missing, before + self._decoder.decode(piece.data)
 
-    def end(self, whole: bytes | None, total: int) -> tuple[int, str]:
-        """The rest, when the program has ended: missing bytes, and text. `whole`: all output, if it was
-        kept."""
-        rest = b"" if whole is None else whole[self.known :]
-        missing = max(0, total - self.known) if whole is None else 0
-        text = self._decoder.decode(rest, final=True)
+    def end(self, beginning: bytes, total: int) -> tuple[str, int]:
+        """The rest, when the program has ended: text, and how many bytes are missing after it. `beginning`:
+        as much of all output as was kept without a gap."""
+        rest = beginning[self.known :]
+        missing = max(0, total - self.known - len(rest))
         self.known = max(total, self.known)
-        return missing, text
+        return self._decoder.decode(rest, final=True), missing
 
 
 class Progress:
@@ -95,9 +94,11 @@ class Progress:
             if piece.data:
                 yield from self._tell(name, *self.streams[name].take(piece))
 
-    def rest(self, name: str, whole: bytes | None, total: int) -> Iterator[bytes]:
+    def rest(self, name: str, beginning: bytes, total: int) -> Iterator[bytes]:
         """The program has ended: what has not been told of a stream."""
-        yield from self._tell(name, *self.streams[name].end(whole, total))
+        text, missing = self.streams[name].end(beginning, total)
+        yield from self._tell(name, 0, text)
+        yield from self._tell(name, missing, "")
 
     def result(self, body: Json) -> bytes:
         """The last event of a run that has an answer."""

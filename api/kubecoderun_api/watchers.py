@@ -145,7 +145,7 @@ class Watchers:
         status = session.get("status") or {}
         if answers.has_output(status):
             for name in progress.STREAMS:
-                for piece in told.rest(name, *answers.whole_output(status, stored, name)):
+                for piece in told.rest(name, *answers.known_beginning(status, stored, name)):
                     yield piece
         yield told.result(answer.body) if answer.status == 200 else told.failure(answer.body)
 

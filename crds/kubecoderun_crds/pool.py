@@ -200,7 +200,8 @@ class PoolLimits(Model):
     max_timeout_seconds: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS)] = 300
     """The longest time limit a session can ask for, in seconds."""
     max_output_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 65_536
-    """How much of stdout, and as much of stderr, is kept: the first three quarters and the last quarter."""
+    """How much of stdout, and as much of stderr, is kept: the beginning of stdout, the first three quarters
+    and the last quarter of stderr."""
     max_files: Annotated[int, Field(ge=0, le=MAX_FILES)] = 64
     """How many new or changed files of a run are kept; no file is looked for when it is 0."""
     max_file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)] = 157_286_400

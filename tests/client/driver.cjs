@@ -1,5 +1,6 @@
 // What models do with execute_code, and what becomes of it. Order: that of librechat.cjs, and
 //   scenarios   names out of `scenarios` below; they are played one after the other
+//   absent      a language that no pool serves
 // Prints what each returned, by name.
 'use strict';
 
@@ -51,7 +52,7 @@ const scenarios = {
   args: () => run('import sys\nprint(sys.argv[1:])', { args: ['a b', 'c'] }),
   long: () => run('import time\ntime.sleep(8)\nprint("woke")'),
   pandas: () => run('import pandas as pd\nprint(pd.DataFrame({"a": [1, 2, 3]}).describe().loc["mean", "a"])'),
-  language: () => run('PROGRAM-ID. X.', { lang: 'f90' }),
+  language: () => run('1', { lang: order.absent }),
   wrongKey: () => run('print(1)', {}, {}, toolWith('not-the-key')),
   concurrent: () => Promise.all([0, 1, 2, 3].map((n) => run(`print("number", ${n})`))),
   continuity: async () => {
@@ -63,7 +64,7 @@ const scenarios = {
   manyLines: () => run('for n in range(40000):\n    print(f"line {n:05}")'),
   toolNode: () => throughToolNode(['print("first")', '1/0', 'print("third")']),
   toolNodeRefused: async () => read((await lc.toolNode(order, agents, toolWith('not-the-key'))({ lang: 'py', code: '1' }))[0]),
-  toolNodeUnsupported: async () => read((await lc.toolNode(order, agents, tool)({ lang: 'f90', code: 'end' }))[0]),
+  toolNodeUnsupported: async () => read((await lc.toolNode(order, agents, tool)({ lang: order.absent, code: '1' }))[0]),
   toolNodeEmpty: async () => read((await lc.toolNode(order, agents, tool)({ lang: 'py', code: '' }))[0]),
   toolNodeParallel: parallelFiles,
 };

@@ -242,6 +242,39 @@ async def test_the_rest_of_long_output_comes_from_the_store(tmp_path: Path) -> N
             assert rest[-1].data["stdout"] == text
 
 
+@pytest.mark.parametrize("seen", [0, 100, 20000], ids=lambda n: f"{n} seen")
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "inline"])
+async def test_the_rest_of_output_that_was_cut(tmp_path: Path, seen: int, stored: bool) -> None:
+    """Of stdout the beginning is kept: watchers are told all of that, whenever they come. Of stderr there is
+    a gap somewhere."""
+    async with systems(tmp_path) as (known, system):
+        name, run = await begin(known, system)
+        kept, total = "line\n" * 8000, 1_000_000
+        run.stdout = kept[:seen].encode()
+        if stored:
+            key = names.object_key("kubecoderun", "kubecoderun", name, names.RESULT_OBJECT)
+            streams = {
+                "stdout": {"text": kept, "bytes": total, "truncated": True},
+                "stderr": {"text": "a\n[... 7 bytes omitted ...]\nb", "bytes": 9, "truncated": True},
+            }
+            system.store.objects[f"/kubecoderun/{key}"] = json.dumps(streams).encode()
+        async with watching(system, name) as watcher:
+            found = await watcher.text(seen)
+            status = succeeded()
+            status["result"] |= {
+                "stdout": kept[:16000], "stdoutBytes": total, "stdoutTruncated": True, "stored": stored,
+                "stderr": "a\n[... 7 bytes omitted ...]\nb", "stderrBytes": 9, "stderrTruncated": True,
+            }  # fmt: skip
+            finish(known, system, name, status)
+            rest = await watcher.all()
+        text = found + "".join(event.data["text"] for event in rest if event.kind == "stdout")
+        most = kept if stored else kept[: max(seen, 16000)]
+        assert text == most
+        omitted = {e.data["stream"]: e.data["bytes"] for e in rest if e.kind == "omitted"}
+        assert omitted == {"stdout": total - len(most), "stderr": 9}
+        assert rest[-1].kind == "result"
+
+
 async def test_heartbeats_while_nothing_is_written(tmp_path: Path) -> None:
     async with systems(tmp_path, heartbeat_every_seconds=0.1) as (known, system):
         name, run = await begin(known, system)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contract.fakes.node import moment
+from contract.fakes.rival import overtaken
 from contract.fakes.store import RefusedError
 from contract.fakes.system import System, operating, system
 from kubecoderun_crds import names
@@ -272,33 +273,8 @@ async def test_a_free_looking_pod_of_a_session_that_is_over_is_removed() -> None
 async def test_the_status_of_an_earlier_operator_that_lands_late_decides() -> None:
     """It names another pod than the one this operator has chosen, which has not started anything yet."""
     async with system() as on:
-        first = await on.start()
-        on.pool(replicas=3)
-        await on.ready(3)
-        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
-        session = on.session("print:x")
+        session, early = await overtaken(on, "print:x")
         uid = session["metadata"]["uid"]
-        await on.until(lambda: on.node.of_session(uid), "prepared")
-        (early,) = on.node.of_session(uid)
-        await on.kill(first)
-        pod = next(found for found in on.pods() if found["metadata"]["uid"] == early.pod_uid)
-
-        def unready(found: dict[str, Any]) -> dict[str, Any]:
-            (ready,) = [entry for entry in found["status"]["conditions"] if entry["type"] == "Ready"]
-            ready["status"] = "False"
-            return found
-
-        on.api.store.change("pods", "kubecoderun", pod["metadata"]["name"], unready)
-        await on.start()
-        await on.until(lambda: len(on.node.of_session(uid)) == 2, "another pod is prepared")
-
-        def lands(found: dict[str, Any]) -> dict[str, Any]:
-            named = {"name": pod["metadata"]["name"], "uid": early.pod_uid}
-            found["status"] = {"phase": "Running", "attempts": 1, "epoch": 1, "pod": named}
-            return found
-
-        on.api.store.change(names.SESSION_PLURAL, "kubecoderun", session["metadata"]["name"], lands, "status")
-        on.api.held.pop(("patch", "executionsessions/status")).set()
         status = await on.ended(session)
         assert (status["phase"], status["pod"]["uid"], status["attempts"]) == ("Succeeded", early.pod_uid, 1)
         assert sum(side.starts for side in on.node.sidecars.values()) == 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from contract.fakes.rival import overtaken
 from contract.fakes.store import Json
 from contract.fakes.system import NAMESPACE, System, system
 from kubecoderun_crds import names
@@ -116,6 +117,21 @@ async def test_a_call_that_an_ended_operator_did_not_write_down() -> None:
         await on.until(lambda: unanswered(on, session) == ["call_001"], "the call in the status")
         give(on, session, call_001={"value": "7"})
         assert (await on.ended(session))["result"]["stdout"] == "7,"
+
+
+async def test_calls_of_a_run_whose_pod_an_earlier_operator_has_named() -> None:
+    """They are written beside the name of that pod, and their results brought to it."""
+    async with system() as on:
+        session, early = await overtaken(on, "call:1 call:1 print:end", tools=TOOLS)
+        await on.until(lambda: unanswered(on, session) == ["call_001"], "the call in the status")
+        assert on.status(session)["pod"]["uid"] == early.pod_uid
+        give(on, session, call_001={"value": "1"})
+        await on.until(lambda: unanswered(on, session) == ["call_002"], "the second call")
+        give(on, session, call_002={"value": "2"})
+        ended = await on.ended(session)
+        assert (ended["pod"]["uid"], ended["attempts"]) == (early.pod_uid, 1)
+        assert ended["result"]["stdout"] == "1,2,end"
+        assert set(early.given) == {"call_001", "call_002"}
 
 
 async def test_a_stream_that_breaks_while_the_program_waits() -> None:
