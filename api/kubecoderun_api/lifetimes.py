@@ -1,6 +1,7 @@
 """Sessions with files live as long as somebody uses them: a use moves their end, at most once an hour."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -31,9 +32,26 @@ def next_end(files: SessionFiles, now: datetime, lifetime: timedelta, longest: t
     return end
 
 
+def as_used(files: SessionFiles, now: datetime, lifetime: timedelta, longest: timedelta) -> SessionFiles:
+    """The files as modified when their session was last used, which its end tells: clients upload again what
+    they take for old. Not any more when they cannot live another `lifetime`."""
+    if files.expires is None or files.created is None or files.created + longest < now + lifetime:
+        return files
+    used = min(files.expires - lifetime, now)
+    live = {
+        id: replace(file, modified=timestamp(used)) if _modified(file) < used else file
+        for id, file in files.live.items()
+    }
+    return replace(files, live=live)
+
+
 def is_active(file: SessionFile, now: datetime) -> bool:
     """Whether LibreChat will go on to use a file that it is told about now."""
-    return now - datetime.fromisoformat(file.modified) < _ACTIVE
+    return now - _modified(file) < _ACTIVE
+
+
+def _modified(file: SessionFile) -> datetime:
+    return datetime.fromisoformat(file.modified)
 
 
 class Lifetimes:
@@ -46,6 +64,10 @@ class Lifetimes:
         self._lifetime = lifetime
         self._longest = longest
         self._moving: set[str] = set()
+
+    def as_used(self, files: SessionFiles) -> SessionFiles:
+        """See the function of that name."""
+        return as_used(files, datetime.now(UTC), self._lifetime, self._longest)
 
     def told_about(self, session: str, files: SessionFiles, told: Iterable[SessionFile]) -> None:
         """Some files of a session have been described to a client."""

@@ -536,10 +536,45 @@ async def test_the_longest_life_is_not_exceeded() -> None:
         assert end - datetime.fromisoformat(made) == timedelta(hours=2)
 
 
+@pytest.mark.parametrize("path", [f"/files/{S}?detail=summary", f"/sessions/{S}/objects/{F}"])
+@pytest.mark.parametrize(
+    ("made", "ends", "age"),
+    [
+        (-100, 24.5, 0.5),
+        (-100, 3, 22),
+        (-100, 0.5, 24.5),
+        (-2, 5, 2),
+        (-100, 60, 0),
+        (-700, 20, 700),
+    ],
+    ids=[
+        "just used",
+        "used 22 hours ago",
+        "used long ago",
+        "new",
+        "kept for long",
+        "near its last end",
+    ],
+)
+async def test_a_file_is_as_old_as_its_last_use(path: str, made: float, ends: float, age: float) -> None:
+    """Files live 25 hours from then on, but 30 days at most."""
+    async with running() as system:
+        resource = held(S, ENTRY, expiresAt=in_hours(ends))
+        resource["metadata"]["creationTimestamp"] = in_hours(made)
+        put(system, resource)
+        found = (await get(system, path)).json
+        told = found[0] if isinstance(found, list) else found
+        since = datetime.now(UTC) - datetime.fromisoformat(told["lastModified"])
+        assert abs(since - timedelta(hours=age)) < timedelta(minutes=1)
+        await system.api.until(lambda: not system.services.chores._tasks)
+        lives_on = system.api.requests[f"patch {SESSIONS}"] > 0
+        assert lives_on is (age < 23 and ends < 24)
+
+
 @pytest.mark.parametrize(("hours", "moved"), [(22.9, True), (23.1, False)])
 async def test_what_clients_take_for_old_does_not_live_on(hours: float, moved: bool) -> None:
     async with running() as system:
-        resource = held(S, ENTRY, expiresAt=in_hours(2))
+        resource = held(S, ENTRY, expiresAt=in_hours(1.5))
         resource["metadata"]["creationTimestamp"] = in_hours(-hours)
         put(system, resource)
         await get(system, f"/files/{S}?detail=summary")

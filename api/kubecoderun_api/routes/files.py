@@ -135,7 +135,9 @@ async def admit(request: Request, *ids: str) -> tuple[Services, Principal]:
 
 async def _files(services: Services, principal: Principal, session: str) -> SessionFiles:
     resource = await services.sessions.read(session, principal)
-    return NOTHING if resource is None else session_files.read(resource, datetime.now(UTC))
+    if resource is None:
+        return NOTHING
+    return services.lifetimes.as_used(session_files.read(resource, datetime.now(UTC)))
 
 
 def _find(files: SessionFiles, file: str) -> SessionFile:
