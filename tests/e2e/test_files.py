@@ -57,6 +57,17 @@ def test_a_file_on_its_way_through_two_programs(front_end: FrontEnd, kube: Kube)
     assert kube.session(reference["session_id"])["status"]["phase"] == "Held"
 
 
+def test_inputs_that_a_program_removed_are_told(front_end: FrontEnd, kube: Kube) -> None:
+    inputs = [upload(front_end, name, b"1") for name in ("gone.txt", "moved.txt", "kept.txt")]
+    answer = front_end.exec(
+        "import os; os.remove('gone.txt'); os.rename('moved.txt', 'new.txt')", files=inputs
+    )
+    assert answer["deleted_files"] == ["gone.txt", "moved.txt"]
+    assert set(made(answer)) == {"new.txt"}
+    assert kube.session(answer.session)["status"]["deletedFiles"] == ["gone.txt", "moved.txt"]
+    assert download(front_end, inputs[0]["session_id"], inputs[0]["id"]).body == b"1", "others may need it"
+
+
 def test_files_of_a_program_that_failed_are_kept(front_end: FrontEnd) -> None:
     answer = front_end.exec("open('partial.txt', 'w').write('so far')\nraise SystemExit(3)")
     assert (answer.status, answer["code"]) == (200, 3)
