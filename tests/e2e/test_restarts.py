@@ -83,7 +83,7 @@ def test_the_standby_takes_over_during_a_run(
     pod = running(kube, name)["status"]["pod"]
     before = leader(kube)
     assert kill_leader(kube, grace) == before
-    # Not always the one that stood by: the pod that replaces the leader may be there before the Lease runs out.
+    # Not always the one that stood by: the leader's successor may be there before the Lease runs out.
     eventually(lambda: leader(kube) not in ("", before), "another one leads")
     # It works, and not only because the other one had begun: a call from now on is answered as well.
     eventually(lambda: answers(front_end), "the service answers again")
