@@ -68,7 +68,6 @@ class Run:
         self._waiter: asyncio.Future[Member] | None = None
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
-        self._started = False
         self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
 
@@ -91,7 +90,7 @@ class Run:
             self._waiter.set_exception(CancelRequestedError())
         elif self._binding is not None:
             self._binding.cancel()
-        elif self._started and self.held is not None:
+        elif self.under_way.is_set() and self.held is not None:
             self._tools.background.spawn(self._cancel(self.held.pod), f"cancel {session.name}")
 
     def pod_changed(self, pod: Member, gone: bool) -> None:
@@ -294,7 +293,6 @@ class Run:
         if self.session.cancel and not attach:
             return Outcome(Reason.CANCELLED)
         self._record.name_pod(held.pod)
-        self._started = True
         self.under_way.set()
         if self.session.cancel:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
@@ -391,7 +389,7 @@ class Run:
         control plane at work while the program runs."""
         if self.answered or self.held is None:
             return
-        if not self._named and self._started and not self._record.tool_calls:
+        if not self._named and self.under_way.is_set() and not self._record.tool_calls:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
         self._tools.background.spawn(self._mark_pod(self.held), f"mark {self.held.pod.name}")
@@ -418,7 +416,7 @@ class Run:
     # --- endings ----------------------------------------------------------------------------------
 
     async def _conclude(self, outcome: Outcome) -> dict[str, Any] | None:
-        if self._started:
+        if self.under_way.is_set():
             asked = self.session.request.get("timeoutSeconds")
             outcome = outcome.with_note(orders.cut_note(asked, self._limit_seconds()))
         self.answered = True
