@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from kubecoderun_crds.fields import BigCount, Count, Model, ResourceName, Timestamp
+from kubecoderun_crds.fields import BigCount, Count, Model, Timestamp
+from kubecoderun_crds.files import SessionName
 
 MAX_WORKSPACES: Final = 5000
 """Most workspaces of a pool; as many as it can have pods."""
@@ -42,7 +43,7 @@ class WorkspaceRequest(Model):
 class WorkspaceReference(Model):
     """A session of mode Workspace in the same namespace, of the same tenant."""
 
-    name: ResourceName
+    name: SessionName
     """Its name."""
 
 

@@ -280,8 +280,8 @@ class Allocator:
         if standing is Standing.RESERVED:
             self._queue.pop(session, None)
         elif session in self._queue:
-            # A patch of an operator that has ended, or whose answer was lost, has landed. Nobody but the queue
-            # knows who waits for this session's pod.
+            # A patch of an operator that has ended, or whose answer was lost, has landed. Nobody but the
+            # queue knows who waits for this session's pod.
             self._turned_up[session] = None
 
     def _sort(self, seat: Seat) -> None:
