@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from kubecoderun_crds import names
 from kubecoderun_crds.fields import BigCount, Count, Model, Timestamp
-from kubecoderun_crds.files import SessionName
 
 MAX_WORKSPACES: Final = 5000
 """Most workspaces of a pool; as many as it can have pods."""
@@ -43,7 +43,9 @@ class WorkspaceRequest(Model):
 class WorkspaceReference(Model):
     """A session of mode Workspace in the same namespace, of the same tenant."""
 
-    name: SessionName
+    name: Annotated[
+        str, Field(min_length=1, max_length=names.SESSION_NAME_MAX_LENGTH, pattern=names.DNS_LABEL_PATTERN)
+    ]
     """Its name."""
 
 
