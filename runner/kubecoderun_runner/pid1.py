@@ -15,14 +15,18 @@ from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
+from kubecoderun_runner.inputs import Delivered
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.turns import Turns
 from kubecoderun_runner.workspace import open_folder
 
 PROTOCOL: Final = 1
+FEATURES: Final = ("again",)
+"""What a sidecar may ask of this runner that older ones do not know. again: several programs in turn."""
 _READ_BYTES: Final = 1 << 18
 _CANNOT_START: Final = 127 << 8
 """Wait status of a program that could not be started, as a shell reports it."""
@@ -56,6 +60,8 @@ class Pid1:
         self._env = env
         self._spare = spare
         self._report = Report()
+        self._greeted = False
+        """The sidecar knows that we are warm."""
         self._folder = open_folder(settings.workspace)
         self._delivery: Delivery | None = None
         self._refused = False
@@ -64,6 +70,9 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._turns = Turns()
+        self._skipping = False
+        """What comes is the rest of a delivery that could not be taken."""
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -76,7 +85,12 @@ class Pid1:
         self._listen_to_signals()
         self._selector.register(self._channel, selectors.EVENT_READ, self._on_sidecar)
         self._channel.send(
-            frames.encode_json(b"H", protocol=PROTOCOL, languages=languages.installed(self._env["PATH"]))
+            frames.encode_json(
+                b"H",
+                protocol=PROTOCOL,
+                languages=languages.installed(self._env["PATH"]),
+                features=list(FEATURES),
+            )
         )
         self._expect_spare()
         self._reap()
@@ -111,7 +125,8 @@ class Pid1:
         else:
             self._report = spare.report
             self._pass_on_noise(spare.process)
-        self._warm()
+        if not self._greeted:
+            self._warm()
 
     def _pass_on_noise(self, process: Process) -> None:
         """What modules print while they are loaded is for our log, not part of any program's output."""
@@ -123,6 +138,7 @@ class Pid1:
                 continue
 
     def _warm(self) -> None:
+        self._greeted = True
         for failure in self._report.failed:
             note(f"not preloaded: {failure}")
         failed = [line[:200] for line in self._report.failed[:20]]
@@ -132,6 +148,9 @@ class Pid1:
     def _drop_spare(self) -> None:
         if self._spare is not None:
             self._dropped |= {self._spare.process.pid, self._report.shadow}
+            if self._spare.report is None:
+                self._selector.unregister(self._spare.control)
+                os.kill(self._spare.process.pid, signal.SIGKILL)  # or it would go on loading its modules
             self._spare.discard()
             self._spare = None
             if self._report.shadow:
@@ -152,18 +171,31 @@ class Pid1:
             for kind, payload in self._channel.receive():
                 self._handle(kind, payload)
         except UndeliverableError as error:
-            note(str(error))
             # Not the end of this process yet: the sidecar may be writing, and would find the connection
             # broken before it reads why.
             self._refused = True
-            self._channel.send(
-                frames.encode_json(b"F", message=str(error), kind=error.kind, input=error.index)
-            )
+            self._refuse(error)
 
     def _handle(self, kind: bytes, payload: memoryview | bytes) -> None:
+        try:
+            self._carry_out(kind, payload)
+        except UndeliverableError as error:
+            if not self._turns.more:
+                raise
+            # This delivery is over, but others may follow.
+            self._delivery, self._skipping = None, True
+            self._refuse(error)
+
+    def _refuse(self, error: UndeliverableError) -> None:
+        note(str(error))
+        self._channel.send(frames.encode_json(b"F", message=str(error), kind=error.kind, input=error.index))
+
+    def _carry_out(self, kind: bytes, payload: memoryview | bytes) -> None:
         match kind:
-            case b"R" if self._delivery is None and self._prepared is None and self._run is None:
+            case b"R" if self._run is None and (self._turns.more or not (self._delivery or self._prepared)):
                 self._begin(bytes(payload))
+            case b"N" | b"D" | b"C" | b"I" if self._skipping:
+                return
             case b"N" | b"D" | b"C" | b"I" if self._delivery is not None:
                 self._delivery.take(kind, payload)
                 self._confirm()
@@ -186,7 +218,11 @@ class Pid1:
             raise frames.FrameError("a language that was not offered")
         self._collection.close()
         self._collection = Collection(self._folder)
+        self._turns.clear_away()
+        self._turns.more, self._skipping, self._prepared = order.again, False, None
         self._delivery = Delivery(order, self._folder, language.source)
+        self._turns.begin(self._delivery)
+        self._delivery.begin()
         self._confirm()
 
     def _confirm(self) -> None:
@@ -205,7 +241,9 @@ class Pid1:
         folder that its modules would hide."""
         language = languages.BY_NAME[delivery.order.language]
         return (
-            language.spare
+            self._spare is not None
+            and self._spare.report is not None
+            and language.spare
             and not delivery.order.env
             and delivery.source_name == language.source
             and not shadows(self._report.loaded, self._settings.workspace)
@@ -321,9 +359,23 @@ class Pid1:
         delivery, self._running = self._running, None
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
+        else:
+            inputs, limits = self._turns.before(delivery), delivery.order.files
+            seen: dict[str, Delivered] | None = {} if self._turns.more else None
+            self._collection.announce(ended, delivery.source_name, inputs, limits, self._channel.send, seen)
+            if seen is not None:
+                self._turns.known = seen
+        if self._turns.more:
+            self._renew_spare()
+
+    def _renew_spare(self) -> None:
+        """Make ready for the next program, which may begin while the new spare is still loading."""
+        if self._spare is not None or self._terminating:
             return
-        inputs, limits = delivery.inputs.delivered, delivery.order.files
-        self._collection.announce(ended, delivery.source_name, inputs, limits, self._channel.send)
+        self._report = Report()
+        self._spare = start_spare(self._settings, self._env)
+        if self._spare is not None:
+            self._selector.register(self._spare.control, selectors.EVENT_READ, self._on_spare)
 
     # -- time, signals, back-pressure
 
