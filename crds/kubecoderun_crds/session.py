@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from kubecoderun_crds import names
+from kubecoderun_crds.account import SessionPod, Timings, Usage
 from kubecoderun_crds.fields import (
     ATOMIC_LIST,
     SET_LIST,
@@ -22,7 +23,6 @@ from kubecoderun_crds.fields import (
     Message,
     Model,
     PoolName,
-    ResourceName,
     ShortText,
     Timestamp,
     cel_list,
@@ -258,38 +258,6 @@ class SessionSpec(Model):
     """Ids of files of this session that do not exist any more for anybody; can only grow."""
 
 
-class SessionPod(Model):
-    """The pod that ran the program."""
-
-    name: ResourceName
-    """Its name."""
-    uid: Annotated[str, Field(max_length=64, pattern=r"^[-0-9A-Za-z]*$")]
-    """Its UID."""
-    ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F.:]*$")] | None = None
-    """Its address."""
-    node: ResourceName | None = None
-    """Its node."""
-
-
-class Timings(Model):
-    """When each step was done. A step that did not happen has no time."""
-
-    queued: Timestamp | None = None
-    """The operator saw the session."""
-    prepared: Timestamp | None = None
-    """The pod had the program and its input."""
-    patched: Timestamp | None = None
-    """The API server had noted whose pod it is."""
-    started: Timestamp | None = None
-    """The program started."""
-    finished: Timestamp | None = None
-    """The program ended."""
-    stored: Timestamp | None = None
-    """The full result was in the object store."""
-    completed: Timestamp | None = None
-    """The operator knew the answer; every ended session has it."""
-
-
 class Result(Model):
     """What the program left."""
 
@@ -328,17 +296,6 @@ class Result(Model):
     """Whether stderr here is less than the program wrote."""
     stored: bool | None = None
     """Whether the object store has this result with all of the kept output, as result.json."""
-
-
-class Usage(Model):
-    """What the program used, its child processes included."""
-
-    cpu_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Processor time in seconds."""
-    max_rss_bytes: BigCount | None = None
-    """Largest resident memory of one process, in bytes."""
-    wall_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Time from start to end in seconds."""
 
 
 def _reasons_go_with_phases() -> str:

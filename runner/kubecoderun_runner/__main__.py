@@ -10,7 +10,9 @@ from kubecoderun_runner import frames
 from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
 from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
 from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
-from kubecoderun_runner.pid1 import Pid1, note, start_spare
+from kubecoderun_runner.log import note
+from kubecoderun_runner.pid1 import Pid1
+from kubecoderun_runner.spare import start_spare
 
 
 def fail(text: str) -> NoReturn:

@@ -17,10 +17,11 @@ from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.inputs import Delivered
 from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.log import note
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked, shadows
+from kubecoderun_runner.spare import Report, Spare, hooked, shadows, start_spare
 from kubecoderun_runner.turns import Turns
 from kubecoderun_runner.workspace import open_folder
 
@@ -30,23 +31,6 @@ FEATURES: Final = ("again",)
 _READ_BYTES: Final = 1 << 18
 _CANNOT_START: Final = 127 << 8
 """Wait status of a program that could not be started, as a shell reports it."""
-
-
-def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
-    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
-    language = next((one for one in languages.TABLE if one.spare), None)
-    if language is None or not settings.preload:
-        return None
-    try:
-        return Spare(language, env, settings.preload)
-    except OSError as error:
-        note(f"no spare interpreter: {error}")
-        return None
-
-
-def note(text: str) -> None:
-    """A line in the container's log, for whoever made the image."""
-    print(f"runner: {text}", file=sys.stderr, flush=True)
 
 
 class Pid1:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
 from typing import Final
 
+from kubecoderun_runner import languages
+from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.languages import Language, find_program
 from kubecoderun_runner.launch import Process, close_all, launch, open_pipes
+from kubecoderun_runner.log import note
 
 HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 MAX_REPORT_BYTES: Final = 256 << 10
@@ -110,3 +113,15 @@ class Spare:
         """Close our ends; an interpreter that still waits for its program ends by itself."""
         self.control.close()
         close_all([self.process.stdin, self.process.stdout, self.process.stderr])
+
+
+def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
+    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
+    language = next((one for one in languages.TABLE if one.spare), None)
+    if language is None or not settings.preload:
+        return None
+    try:
+        return Spare(language, env, settings.preload)
+    except OSError as error:
+        note(f"no spare interpreter: {error}")
+        return None

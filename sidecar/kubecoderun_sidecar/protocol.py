@@ -24,6 +24,7 @@ from kubecoderun_sidecar.answers import (
     RunResult,
     RunState,
     RuntimeState,
+    SessionRef,
     SkippedFile,
     Started,
     StateAnswer,
@@ -47,14 +48,47 @@ from kubecoderun_sidecar.signing import (
 )
 
 __all__ = [
-    "CLOCK_SKEW_SECONDS", "EXPIRES_AHEAD_SECONDS",
-    "HEADER_EPOCH", "HEADER_EXPIRES", "HEADER_SESSION_UID", "HEADER_SIGNATURE",
-    "Caller", "Captured", "Event", "FileSlot", "Finished", "FormTarget", "Heartbeat", "InlineCode",
-    "InputFile", "Limits", "OutputFile", "OutputTarget", "Owner", "PrepareRequest", "ProtocolError", "Reason",
+    "CLOCK_SKEW_SECONDS",
+    "EXPIRES_AHEAD_SECONDS",
+    "HEADER_EPOCH",
+    "HEADER_EXPIRES",
+    "HEADER_SESSION_UID",
+    "HEADER_SIGNATURE",
+    "Caller",
+    "CancelRequest",
+    "Captured",
+    "Event",
+    "FileSlot",
+    "Finished",
+    "FormTarget",
+    "Heartbeat",
+    "InlineCode",
+    "InputFile",
+    "Limits",
+    "OutputFile",
+    "OutputTarget",
+    "Owner",
+    "PrepareRequest",
+    "ProtocolError",
+    "Reason",
     "Refusal",
-    "ResultTarget", "RunResult", "RunState", "RuntimeState", "SessionRef", "SignatureError", "Signer",
-    "SkippedFile", "StartRequest", "Started", "StateAnswer", "StoredCode", "Usage",
-    "Verifier", "event_line", "parse_event", "signing_text",
+    "ResultTarget",
+    "RunResult",
+    "RunState",
+    "RuntimeState",
+    "SessionRef",
+    "SignatureError",
+    "Signer",
+    "SkippedFile",
+    "StartRequest",
+    "Started",
+    "StateAnswer",
+    "StoredCode",
+    "Usage",
+    "Verifier",
+    "event_line",
+    "parse_event",
+    "signing_text",
 ]  # fmt: skip
 
 DEFAULT_PORT = 8790
@@ -65,6 +99,7 @@ PATH_PREPARE = "/v1/prepare"
 PATH_START = "/v1/start"
 PATH_CANCEL = "/v1/cancel"
 PATH_RETIRE = "/v1/retire"
+PATH_RESERVE = "/v1/reserve"
 
 MAX_BODY_BYTES = 1 << 20
 """Largest request body."""
@@ -78,13 +113,6 @@ MAX_URL_BYTES = 8192
 MAX_EVENT_BYTES = 1 << 20
 """Largest line of the start stream; a reader may refuse longer ones (the preview keeps them near 50 KiB)."""
 HEARTBEAT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRef:
-    namespace: str
-    name: str
-    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +177,9 @@ class PrepareRequest:
             code = {"text": self.code.text}
         else:
             code = {"url": self.code.url, "bytes": self.code.bytes, "sha256": self.code.sha256}
-        session = {"namespace": self.session.namespace, "name": self.session.name, "uid": self.session.uid}
         return encode_object(
             {
-                "session": session,
+                "session": self.session.to_wire(),
                 "language": self.language,
                 "code": code,
                 "args": list(self.args),
@@ -175,13 +202,9 @@ class PrepareRequest:
     @classmethod
     def parse(cls, body: bytes) -> PrepareRequest:
         fields = decode_object(body, "prepare")
-        session, limits = fields.object("session"), fields.object("limits")
+        limits = fields.object("limits")
         return cls(
-            session=SessionRef(
-                session.text("namespace", min_bytes=1, max_bytes=63),
-                session.text("name", min_bytes=1, max_bytes=253),
-                session.text("uid", min_bytes=1, max_bytes=128),
-            ),
+            session=SessionRef.read(fields.object("session")),
             language=fields.text("language", min_bytes=1, max_bytes=32),
             code=_parse_code(fields.object("code")),
             args=fields.texts("args", max_items=1024),
@@ -303,13 +326,16 @@ class OutputTarget:
 @dataclass(frozen=True, slots=True)
 class StartRequest:
     """`result` None: no result.json is stored, and the preview is all there is. `outputs` None: no files are
-    handed back."""
+    handed back. `run`: in a reserved pod, the UID of the session whose run is meant."""
 
     result: ResultTarget | None = None
     outputs: OutputTarget | None = None
+    run: str | None = None
 
     def to_json(self) -> bytes:
         wire: dict[str, Any] = {}
+        if self.run is not None:
+            wire["run"] = self.run
         if (target := self.result) is not None:
             wire["result"] = {
                 "url": target.url,
@@ -331,4 +357,23 @@ class StartRequest:
                 target.integer("inlineBytes", 1024, 65536),
                 target.number("afterSeconds", 0, 86400),
             )
-        return cls(result, OutputTarget.read(outputs) if outputs is not None else None)
+        files = OutputTarget.read(outputs) if outputs is not None else None
+        return cls(result, files, _parse_run(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """`run`: in a reserved pod, the UID of the session whose run is meant."""
+
+    run: str | None = None
+
+    def to_json(self) -> bytes:
+        return encode_object({} if self.run is None else {"run": self.run})
+
+    @classmethod
+    def parse(cls, body: bytes) -> CancelRequest:
+        return cls(_parse_run(decode_object(body, "cancel")))
+
+
+def _parse_run(fields: Fields) -> str | None:
+    return fields.text("run", min_bytes=1, max_bytes=128) if fields.has("run") else None

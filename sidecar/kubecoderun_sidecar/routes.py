@@ -16,10 +16,12 @@ from kubecoderun_sidecar.protocol import (
     PATH_HEALTH,
     PATH_PREPARE,
     PATH_READY,
+    PATH_RESERVE,
     PATH_RETIRE,
     PATH_START,
     PATH_STATE,
     Caller,
+    CancelRequest,
     PrepareRequest,
     SignatureError,
     StartRequest,
@@ -56,6 +58,7 @@ class Routes:
             PATH_START: ("POST", self._start),
             PATH_CANCEL: ("POST", self._cancel),
             PATH_RETIRE: ("POST", self._retire),
+            PATH_RESERVE: ("POST", self._reserve),
         }
 
     async def handle(self, request: Request, connection: Connection) -> None:
@@ -121,8 +124,12 @@ class Routes:
             if not self._streams:
                 self.quiet.set()
 
-    async def _cancel(self, caller: Caller, _request: Request, connection: Connection) -> None:
-        self._pod.cancel(caller)
+    async def _reserve(self, caller: Caller, _request: Request, connection: Connection) -> None:
+        self._pod.reserve(caller)
+        await connection.reply(200, b'{"state":"reserved"}')
+
+    async def _cancel(self, caller: Caller, request: Request, connection: Connection) -> None:
+        self._pod.cancel(caller, CancelRequest.parse(request.body))
         await connection.reply(202, b'{"state":"cancelling"}')
 
     async def _retire(self, caller: Caller, _request: Request, connection: Connection) -> None:

@@ -36,6 +36,8 @@ WARM_SECONDS = 600.0
 ANSWER_SECONDS = 10.0
 """How long the runner may take for each piece of a delivery, and to confirm it; for each file it lists; and
 for each piece of one it hands over."""
+_FREE = frozenset({Phase.WARM, Phase.PREPARED, Phase.LISTED, Phase.ENDED, Phase.STOPPED})
+"""Where another delivery may begin, for a runner that takes several."""
 _JOINED_BYTES = 64 << 10
 """Up to this size several frames are copied together, and cost one system call."""
 
@@ -76,6 +78,7 @@ class RuntimeLink:
         self.phase: Phase | None = None
         """None while nobody has connected."""
         self.languages: frozenset[str] = frozenset()
+        self.features: frozenset[str] = frozenset()
         self.was_warm = False
         self.settled = asyncio.Event()
         """Set once it is certain whether the runtime becomes warm: it is, or it is lost."""
@@ -88,6 +91,8 @@ class RuntimeLink:
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._fault: DeliveryFault | None = None
+        self._again = False
+        """The delivery in progress is one of several."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._listing: Listing | None = None
@@ -110,18 +115,24 @@ class RuntimeLink:
 
     # -- what the sidecar asks for
 
-    async def deliver(self, batches: AsyncGenerator[Batch], listing: Listing) -> None:
+    async def deliver(self, batches: AsyncGenerator[Batch], listing: Listing, *, again: bool = False) -> None:
         """Hand everything a run needs to a warm runner, and wait until it has it. `listing` will take the
         list of the run's files.
 
-        Nothing is sent before the first batch is there, so what is raised instead of it leaves the runner
-        untouched; what is raised later loses the runtime.
+        again: earlier runs may have been there, and a delivery that comes to nothing costs only its run.
+        Otherwise: nothing is sent before the first batch is there, so what is raised instead of it leaves the
+        runner untouched; what is raised later loses the runtime.
         Raises RuntimeLostError, UndeliverableError, or what `batches` raises.
         """
-        self._expect(Phase.WARM)
+        if again:
+            await self._become_free()
+        else:
+            self._expect(Phase.WARM)
         batch = await anext(batches, None)
-        self._expect(Phase.WARM)
+        if self.phase is Phase.LOST or not (again or self.phase is Phase.WARM):
+            raise RuntimeLostError(self._detail or "the runtime is not where it should be")
         self._enter(Phase.DELIVERING)
+        self._again, self._fault = again, None
         self._listing = listing
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -130,16 +141,33 @@ class RuntimeLink:
                 if batch.last:
                     self._enter(Phase.DELIVERED)
                 await self._drain()
+                self._check_taken()
                 batch = await anext(batches, None)
             await self._confirmed(self._waiter)
+            self._check_taken()
         except BaseException:
             # Whatever went wrong, the runner is in the middle of a delivery that will never be whole.
-            self.lose("the delivery to the runner broke off")
+            if again and not self.lost:
+                self._enter(Phase.STOPPED)
+            else:
+                self.lose("the delivery to the runner broke off")
             if self._fault is not None:
                 raise UndeliverableError(self._fault) from None
             raise
         finally:
             self._waiter = None
+
+    async def _become_free(self) -> None:
+        """Wait for what still comes of the run before, a file that was given up."""
+        if self._pull is not None:
+            await self._rest_of(self._pull)
+            self._pull = None
+        if self.phase not in _FREE:
+            raise RuntimeLostError(self._detail or "the runtime is not where it should be")
+
+    def _check_taken(self) -> None:
+        if self._fault is not None:
+            raise UndeliverableError(self._fault)
 
     def go(self, observer: RunObserver) -> None:
         """Start the prepared program; `observer` hears everything from now on, possibly at once."""
@@ -263,7 +291,8 @@ class RuntimeLink:
             case 0x44:  # D
                 self._handle_data(payload)
             case 0x48:  # H
-                self.languages = parse_hello(bytes(payload))
+                hello = parse_hello(bytes(payload))
+                self.languages, self.features = hello.languages, hello.features
                 self._enter(Phase.GREETED)
                 self._deadline(WARM_SECONDS, "the runner did not become warm in time")
             case 0x57:  # W
@@ -285,9 +314,22 @@ class RuntimeLink:
             case 0x55:  # U
                 self._handle_unreadable(bytes(payload))
             case _:  # F: its message is the user's word, so it goes nowhere
-                if self.phase in (Phase.DELIVERING, Phase.DELIVERED):
-                    self._fault = parse_fault(bytes(payload))
-                self.lose("the runner reported a fault")
+                self._handle_fault(bytes(payload))
+
+    def _handle_fault(self, payload: bytes) -> None:
+        delivering = self.phase in (Phase.DELIVERING, Phase.DELIVERED)
+        fault = parse_fault(payload)
+        if delivering:
+            self._fault = fault
+        elif self.phase is Phase.STOPPED and fault.kind != "other":
+            return  # about the delivery that was given up here too
+        if not (delivering and self._again and fault.kind != "other"):
+            self.lose("the runner reported a fault")
+            return
+        # The runner is still there for the next one, and only this delivery ends: `deliver` sees to that.
+        self._enter(Phase.STOPPED)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _handle_prepared(self, payload: bytes) -> None:
         decode_object(payload, "prepared")
