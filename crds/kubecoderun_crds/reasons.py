@@ -43,6 +43,7 @@ class Reason(StrEnum):
     """`status.reason` of a session."""
 
     WAITING_FOR_POD = "WaitingForPod"
+    WAITING_FOR_TURN = "WaitingForTurn"
     SUCCEEDED = "Succeeded"
     NON_ZERO_EXIT = "NonZeroExit"
     SIGNALLED = "Signalled"
@@ -95,7 +96,7 @@ TERMINAL_PHASES: Final = frozenset(
 )
 """A session in one of these never changes its phase, reason, result or files again."""
 
-NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD})
+NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TURN})
 """Reasons of a session that has not ended."""
 
 
@@ -136,6 +137,7 @@ PHASE_MEANINGS: Final[dict[Phase, str]] = {
 
 REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_POD: "no pod of the pool is free yet",
+    Reason.WAITING_FOR_TURN: "another run is in progress in the workspace, or comes first",
     Reason.SUCCEEDED: "exit code 0",
     Reason.NON_ZERO_EXIT: "the program ended with another exit code",
     Reason.SIGNALLED: "the program was ended by a signal that was not ours",

@@ -41,6 +41,16 @@ class Answer:
                     return
                 logger.warning("a status was refused", extra=self._about(cause=error.message))
 
+    async def commit(self, status: dict[str, Any]) -> None:
+        """Write a status on the way that something depends on. Raises ApiError for a refusal, and
+        SessionGoneError if nobody is there."""
+        async with self._writing:
+            try:
+                await self._write(status)
+            except ApiError as error:
+                await self._see_whether_it_is_there(error)
+                raise
+
     async def complete(self, outcome: Outcome) -> dict[str, Any]:
         """Write the final status; returns the session as stored.
 

@@ -78,7 +78,7 @@ class Binder:
         request = grants.delivery(self._tools.storage, order, seconds)
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
-                await self._tools.sidecars.prepare(pod, request)
+                await self._tools.sidecars.prepare(pod, request, order.owner)
             except SidecarUnreachableError:
                 if not order.fetches or not await self._fetches_still(pod, order):
                     return Binding(Bond.UNUSABLE, "unreachable")
@@ -97,10 +97,11 @@ class Binder:
         """Whether the sidecar is at work for this session although it did not answer in time. Another pod
         would take as long; the next request joins the delivery."""
         try:
-            state = await self._tools.sidecars.state(pod, order.session.uid)
+            owner = order.owner or order.session.uid
+            state = await self._tools.sidecars.state(pod, owner)
         except (SidecarUnreachableError, SidecarRefusedError):
             return False
-        return state.owner is not None and state.owner.uid == order.session.uid
+        return state.owner is not None and state.owner.uid == owner
 
     async def _label(self, pod: Member, order: Order) -> bool:
         """The API server's half. Whether the pod carries the session's label and is not being deleted."""
@@ -110,6 +111,29 @@ class Binder:
             fetching = int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
             deadline = fetching + settings.longest_run_seconds(order.timeout_seconds)
         patch = pods.assignment(pod, session.name, session.uid, deadline, time.time())
+        return await self._patched(pod, session.uid, patch)
+
+    async def reserve(self, pod: Member, workspace_uid: str, patch: pods.JsonPatch) -> Binding:
+        """Give a pod to a workspace: the sidecar's half, then the API server's (`patch`), as nobody waits for
+        milliseconds here and a pod that is refused stays warm. Raises EndedError if no pod would do."""
+        try:
+            await self._tools.sidecars.reserve(pod, workspace_uid)
+        except SidecarUnreachableError:
+            return Binding(Bond.UNUSABLE, "unreachable")
+        except SidecarRefusedError as error:
+            if error.error == "workspace_unavailable":
+                raise EndedError(Outcome(Reason.INVALID_REQUEST, error.refusal.message)) from None
+            # A sidecar that does not know of workspaces has no such path.
+            outdated = error.status == HTTPStatus.NOT_FOUND
+            return Binding(Bond.UNUSABLE, "outdated" if outdated else error.error)
+        prepared = timestamp(time.time())
+        if not await self._patched(pod, workspace_uid, patch):
+            return Binding(Bond.NOT_OURS, "patch")
+        timings = {"prepared": prepared, "patched": timestamp(time.time())}
+        return Binding(Bond.BOUND, timings=timings)
+
+    async def _patched(self, pod: Member, session_uid: str, patch: pods.JsonPatch) -> bool:
+        """Whether the pod carries the label now and is not being deleted."""
         try:
             found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
         except ApiError as error:
@@ -118,7 +142,7 @@ class Binder:
             if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
                 raise
             # An attempt whose answer was lost may have set the label; then its repetition fails the test.
-            return await self._carries(pod, session.uid)
+            return await self._carries(pod, session_uid)
         return not found["metadata"].get("deletionTimestamp")
 
     async def _carries(self, pod: Member, session_uid: str) -> bool:

@@ -28,12 +28,18 @@ def delivery(storage: Storage | None, order: Order, seconds: float) -> PrepareRe
 
 
 def collection(
-    storage: Storage | None, session: Session, limits: PoolLimits, seconds: float, stored_after: float
+    storage: Storage | None,
+    session: Session,
+    limits: PoolLimits,
+    seconds: float,
+    stored_after: float,
+    run: str | None = None,
 ) -> StartRequest:
     """The request that starts a run. seconds: its time limit and how long storing its files may take.
-    stored_after: a run that takes so many seconds gets its result stored."""
+    stored_after: a run that takes so many seconds gets its result stored. run: which one is meant, in a
+    workspace."""
     if storage is None:
-        return StartRequest()
+        return StartRequest(run=run)
     life = seconds + _SLACK_SECONDS
     result = storage.result_url(session.namespace, session.name, life)
     outputs = None
@@ -45,4 +51,4 @@ def collection(
             file_bytes=limits.max_file_bytes,
             seconds=life,
         )
-    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs)
+    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs, run)

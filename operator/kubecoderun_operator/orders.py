@@ -107,6 +107,8 @@ class Order:
     inputs: tuple[Input, ...] = field(default=(), repr=False)
     """The same files, once they are known to exist."""
     tenant: str | None = None
+    owner: str = ""
+    """UID of the workspace that owns the pod; empty if the session does so itself."""
 
     @property
     def stored(self) -> bool:

@@ -176,6 +176,13 @@ def lost(member: Member | None) -> Outcome:
     return Outcome(Reason.SIDECAR_LOST, "the sidecar does not answer")
 
 
+def ended_pod(member: Member, gone: bool) -> Outcome | None:
+    """Why a pod that nothing runs in serves nobody any more; None if it does."""
+    if gone:
+        return lost(None)
+    return lost(member) if member.deleting or member.ended else None
+
+
 # --- the status -----------------------------------------------------------------------------------
 
 
@@ -189,19 +196,27 @@ class Record:
     start_type: StartType | None = None
     pod: Mapping[str, Any] | None = None
     timings: dict[str, str] = field(default_factory=dict)
+    workspace: Mapping[str, Any] | None = None
+    """How a workspace is used."""
+    workspace_run: Mapping[str, Any] | None = None
+    """Where a run stands in its workspace."""
 
     def name_pod(self, pod: Member) -> None:
         """The session's program is about to be started in this pod."""
         named = {"name": pod.name, "uid": pod.uid, "ip": pod.ip, "node": pod.node}
         self.pod = {key: value for key, value in named.items() if value}
 
-    def queued(self) -> dict[str, Any]:
-        """Status of a session that waits for a pod."""
-        return self._status(Phase.QUEUED, Reason.WAITING_FOR_POD, REASON_MEANINGS[Reason.WAITING_FOR_POD])
+    def queued(self, reason: Reason = Reason.WAITING_FOR_POD) -> dict[str, Any]:
+        """Status of a session that waits for a pod, or for its turn in one."""
+        return self._status(Phase.QUEUED, reason, REASON_MEANINGS[reason])
 
     def running(self) -> dict[str, Any]:
         """Status of a session whose program has been running for a while."""
         return self._status(Phase.RUNNING, None, "")
+
+    def active(self) -> dict[str, Any]:
+        """Status of a workspace that has its pod."""
+        return self._status(Phase.ACTIVE, None, "")
 
     def completed(self, outcome: Outcome, now: float) -> dict[str, Any]:
         """The final status."""
@@ -244,4 +259,8 @@ class Record:
             made["startType"] = str(self.start_type)
         if self.pod is not None:
             made["pod"] = dict(self.pod)
+        if self.workspace is not None:
+            made["workspace"] = dict(self.workspace)
+        if self.workspace_run is not None:
+            made["workspaceRun"] = dict(self.workspace_run)
         return made

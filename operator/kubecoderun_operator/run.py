@@ -70,6 +70,10 @@ class Run:
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
         self._started = False
+        self._owner = session.uid
+        """Who owns the pod: the session itself, or the workspace that it runs in."""
+        self._run_uid: str | None = None
+        """In a workspace: which of its runs this is."""
         self._broken = 0
         self._marks: dict[str, float] = {}
 
@@ -201,8 +205,9 @@ class Run:
         metrics.CONFLICTS.labels(pod.namespace, pod.pool, cause).inc()
         logger.warning("a pod could not be used", extra=self._about(pod=pod.name, cause=cause))
         self._held = None
-        if bond is Bond.UNUSABLE and cause == "bound":
-            # An earlier operator prepared it for somebody; that says nothing about other pods.
+        if bond is Bond.UNUSABLE and cause in ("bound", "outdated"):
+            # An earlier operator prepared it for somebody, or an earlier version made it; that says nothing
+            # about other pods.
             keeper.discard(pod, "unusable")
         elif bond is Bond.UNUSABLE:
             keeper.unusable(pod, cause)
@@ -274,7 +279,7 @@ class Run:
                     await asyncio.sleep(_PAUSES[min(self._broken, len(_PAUSES) - 1)])
                     # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
-                        held.pod, self.session.uid, self._start_request(), self._program_started
+                        held.pod, self._owner, self._start_request(), self._program_started
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
@@ -311,6 +316,7 @@ class Run:
             self._order.limits if self._order is not None else limits,
             self._limit_seconds() + settings.collect_seconds,
             settings.stored_after_seconds,
+            self._run_uid,
         )
 
     def _outcome(self, found: RunResult) -> Outcome:
@@ -358,7 +364,7 @@ class Run:
         for pause in _PAUSES:
             await asyncio.sleep(pause)
             try:
-                await self._tools.sidecars.cancel(pod, self.session.uid)
+                await self._tools.sidecars.cancel(pod, self._owner, self._run_uid)
                 return
             except SidecarUnreachableError:
                 continue
@@ -380,10 +386,14 @@ class Run:
             self.abandon()
             return None
         self._mark("completing")
-        if self._held is not None:
-            self._registry.discard(self._held.pod, "finished")
+        self._free_pod()
         self._note(outcome)
         return stored
+
+    def _free_pod(self) -> None:
+        """The session does not need its pod any more."""
+        if self._held is not None:
+            self._registry.discard(self._held.pod, "finished")
 
     # --- notes ------------------------------------------------------------------------------------
 
@@ -421,6 +431,8 @@ def _record(session: Session, epoch: int) -> Record:
         start_type=StartType(start) if start in set(StartType) else None,
         pod=status.get("pod"),
         timings=dict(status.get("timings") or {}),
+        workspace=status.get("workspace"),
+        workspace_run=status.get("workspaceRun"),
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from typing import Any, Final, Protocol
 
+from kubecoderun_crds.reasons import Mode
 from kubecoderun_operator import orders
 from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.log import about
@@ -14,6 +15,9 @@ from kubecoderun_operator.orders import Session
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.run import Run, is_fresh
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.workspace import Workspace
+from kubecoderun_operator.workspace_run import WorkspaceRun
+from kubecoderun_operator.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Desk:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._closed = False
+        self.workspaces = Workspaces(tools.cluster, lambda raw: self.session_seen(None, raw))
 
     def session_seen(self, kind: str | None, raw: dict[str, Any], *, vanished: Member | None = None) -> None:
         """A session was listed, added or changed, or has left the set of unfinished sessions.
@@ -101,10 +106,21 @@ class Desk:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, session: Session, vanished: Member | None) -> None:
-        fresh = vanished is None and is_fresh(session, self._registry.carriers(session.uid))
-        run = Run(session, self._tools, self._registry, fresh=fresh, vanished=vanished)
+        run = self._run_of(session, vanished)
         self._runs[session.uid] = run
         self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
+
+    def _run_of(self, session: Session, vanished: Member | None) -> Run:
+        tools, registry = self._tools, self._registry
+        fresh = vanished is None and is_fresh(session, registry.carriers(session.uid))
+        if session.mode == Mode.WORKSPACE:
+            rivals = self.workspaces.of_pool(session.namespace, session.pool)
+            workspace = Workspace(session, tools, registry, fresh=fresh, rivals=rivals)
+            self.workspaces.add(workspace)
+            return workspace
+        if session.request.get("workspaceRef"):
+            return WorkspaceRun(session, tools, registry, self.workspaces, fresh=fresh)
+        return Run(session, tools, registry, fresh=fresh, vanished=vanished)
 
     async def _serve(self, run: Run) -> None:
         uid = run.session.uid
@@ -131,8 +147,10 @@ class Desk:
             self._leave(uid)
 
     def _leave(self, uid: str) -> None:
-        self._runs.pop(uid, None)
+        run = self._runs.pop(uid, None)
         self._tasks.pop(uid, None)
+        if isinstance(run, Workspace):
+            self.workspaces.remove(run)
 
     def _remember(self, uid: str) -> None:
         now = time.monotonic()

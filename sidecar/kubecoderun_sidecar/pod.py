@@ -110,7 +110,7 @@ class Pod:
             raise RefusedError(400, Refusal("bad_request", "prepare.session.uid is not the signed one"))
         self._bind(caller)
         if not self._turns.is_current(request.session.uid):
-            self._next_turn(request)
+            await self._next_turn(request)
         if self._run is not None:
             return
         if self._delivery is None:
@@ -140,12 +140,15 @@ class Pod:
         except BoundElsewhereError as error:
             raise _bound(error) from None
 
-    def _next_turn(self, request: PrepareRequest) -> None:
-        """Let another run come, the first one or the next."""
+    async def _next_turn(self, request: PrepareRequest) -> None:
+        """Let another run come, the first one or the next. One that was not started is given up for it."""
         if self._turns.current is not None:
             before = self._run
-            if self._delivery is not None or (before is not None and before.state != "finished"):
+            if before is not None and before.state == "running":
                 raise RefusedError(409, _OCCUPIED)
+            if self._delivery is not None:
+                self._delivery.cancel()
+                await asyncio.gather(self._delivery, return_exceptions=True)
             if self._link.lost:
                 raise RefusedError(503, Refusal("runtime_lost", "the runtime is gone"))
             if before is not None and before.result is not None:

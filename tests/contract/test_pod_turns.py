@@ -83,7 +83,6 @@ async def test_one_run_at_a_time(tmp_path: Path) -> None:
     async with pod(tmp_path) as (_sidecar, client, _runner):
         await reserve(client)
         assert (await prepare(client, "import time; time.sleep(60)", "r1")).status == 200
-        assert (await prepare(client, "print(2)", "r2")).json["error"] == "run_in_progress"
         other = Client(client._port)
         going = asyncio.create_task(other.result(grant("r1"), session=OWNER))
         for _ in range(400):
@@ -109,6 +108,15 @@ async def test_attaching_again_gives_the_same_result_until_the_next_run(tmp_path
         assert (await execute(client, "print(open('n').read())", "r2")).stdout.text == "x\n"
         gone = await client.request("POST", "/v1/start", grant("r1"), session=OWNER)
         assert gone.json["error"] == "not_prepared"
+
+
+async def test_a_run_that_was_not_started_gives_way(tmp_path: Path) -> None:
+    async with pod(tmp_path) as (_sidecar, client, _runner):
+        await reserve(client)
+        assert (await prepare(client, "print('never')", "r1")).status == 200
+        assert (await execute(client, "print(2)", "r2")).stdout.text == "2\n"
+        late = await client.request("POST", "/v1/start", grant("r1"), session=OWNER)
+        assert (late.status, late.json["error"]) == (409, "not_prepared")
 
 
 async def test_a_run_that_was_cancelled_before_its_start_makes_room(tmp_path: Path) -> None:
