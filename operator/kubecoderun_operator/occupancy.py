@@ -35,6 +35,7 @@ def terms(asked: WorkspaceRequest | None, pool: PoolWorkspaces) -> Terms:
 class _Waiting:
     expected: int
     created: float
+    version: int
     arrival: int
     run: str = field(compare=False)
 
@@ -48,6 +49,8 @@ class Occupancy:
         self.last_used = now
         self.current: str | None = None
         """The run whose turn it is."""
+        self.opened = False
+        """Whether the pod has ever been there."""
         self._open = False
         self._expected: str | None = None
         self._queue: list[_Waiting] = []
@@ -57,6 +60,7 @@ class Occupancy:
 
     def open(self, began: float, last_used: float) -> None:
         """The pod is there since `began`, and was used last at that time."""
+        self.opened = True
         self._open, self.began, self.last_used = True, began, max(began, last_used)
 
     def expect(self, run: str) -> None:
@@ -72,14 +76,17 @@ class Occupancy:
         if self._expected == run and all(entry.run != run for entry in self._queue):
             self._expected = None
 
-    def enter(self, run: str, created: float) -> bool:
-        """Put a run into the queue; False if too many wait already. Again is fine."""
+    def enter(self, run: str, created: float, version: int = 0) -> bool:
+        """Put a run into the queue; False if too many wait already. Again is fine.
+
+        version: of its session when it was seen first, which tells those of one second apart.
+        """
         if run == self.current or any(entry.run == run for entry in self._queue):
             return True
         if len(self._queue) >= MOST_WAITING and run != self._expected:
             return False
         self._arrivals += 1
-        insort(self._queue, _Waiting(int(run != self._expected), created, self._arrivals, run))
+        insort(self._queue, _Waiting(int(run != self._expected), created, version, self._arrivals, run))
         return True
 
     def next(self, now: float) -> str | None:

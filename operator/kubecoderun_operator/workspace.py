@@ -80,6 +80,8 @@ class Workspace(Run):
         self._current: Guest | None = None
         self._news = asyncio.Event()
         self._end: Outcome | None = None
+        self._opened = session.phase == Phase.ACTIVE
+        """Whether it has or had its pod."""
         self._runs = int((session.status.get("workspace") or {}).get("runs") or 0)
         self._written = 0.0
         self._noted = (self._runs, 0.0)
@@ -105,17 +107,12 @@ class Workspace(Run):
     def uid(self) -> str:
         return self.session.uid
 
-    @property
-    def opened(self) -> bool:
-        """Whether it has its pod."""
-        return self._held is not None and self._record.workspace is not None
-
     def turn(self, run: Guest) -> asyncio.Future[Member]:
         """The pod, when it is this run's turn; fails with WorkspaceEndedError. Raises TooManyWaitError."""
         uid = run.session.uid
         if self._end is not None:
             raise WorkspaceEndedError(self._outcome_for_runs())
-        if not self._occupancy.enter(uid, run.session.created):
+        if not self._occupancy.enter(uid, run.session.created, run.session.version):
             raise TooManyWaitError
         waiter: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
         self._waiters[uid] = waiter
@@ -217,6 +214,7 @@ class Workspace(Run):
             ours = state is not None and state.owner is not None and state.owner.uid == self.uid
             if found is None and state is not None and ours and state.reserved and not pod.deleting:
                 found = HeldPod(pod, self._tools.cluster)
+                self._runs = max(self._runs, state.started)
                 await self._expect(state)
             elif not was_active or state is not None:
                 self._registry.discard(pod, "orphan")
@@ -262,6 +260,7 @@ class Workspace(Run):
         occupancy.terms = limits
         occupancy.open(now if ends_at is None else ends_at - limits.life, now if last is None else last)
         self._record.name_pod(pod)
+        self._opened = True
         self._note_use()
         await self._answer.commit(self._record.active())
         self._written = time.monotonic()
@@ -332,7 +331,7 @@ class Workspace(Run):
     def _outcome_for_runs(self) -> Outcome:
         """What a run that was not started ends with."""
         end = self._end
-        if end is not None and not self.opened and end.reason is not Reason.CANCELLED:
+        if end is not None and not self._opened and end.reason is not Reason.CANCELLED:
             return Outcome(end.reason, end.message)  # why there is no pod for it
         why = f"the workspace {self.session.name} ended"
         return Outcome(Reason.WORKSPACE_ENDED, why if end is None else f"{why}: {end.reason}")
@@ -379,7 +378,7 @@ class Workspace(Run):
 
     async def _conclude(self, outcome: Outcome) -> dict[str, Any] | None:
         self._finish(outcome)
-        if self._record.workspace is not None:
+        if self._occupancy.opened:
             self._note_use()
         return await super()._conclude(outcome)
 

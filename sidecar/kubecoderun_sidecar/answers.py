@@ -67,7 +67,8 @@ class SessionRef:
 @dataclass(frozen=True, slots=True)
 class StateAnswer:
     """Answer of GET /v1/state. `session`: whose run `run` is about (None: no run was prepared, or the sidecar
-    is older than this field). `reserved`: the pod takes several runs of its owner, one after another."""
+    is older than this field). `reserved`: the pod takes several runs of its owner, one after another.
+    `started`: how many programs have been started."""
 
     owner: Owner | None
     epoch: int
@@ -75,13 +76,14 @@ class StateAnswer:
     runtime: RuntimeState
     session: SessionRef | None = None
     reserved: bool = False
+    started: int = 0
 
     def to_json(self) -> bytes:
         owner = self.owner.to_wire() if self.owner else None
         wire = {"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime}
         if self.session is not None:
             wire["session"] = self.session.to_wire()
-        return encode_object({**wire, "reserved": self.reserved})
+        return encode_object({**wire, "reserved": self.reserved, "started": self.started})
 
     @classmethod
     def parse(cls, body: bytes) -> StateAnswer:
@@ -96,6 +98,7 @@ class StateAnswer:
             cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
             SessionRef.read(session) if session is not None else None,
             fields.boolean("reserved", default=False),
+            fields.optional_integer("started", 0, _MAX_INT) or 0,
         )
 
 

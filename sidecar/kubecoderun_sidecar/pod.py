@@ -87,6 +87,7 @@ class Pod:
             "lost" if self._link.lost else runtime,
             self._turns.current,
             self._turns.reserved,
+            self._turns.started,
         )
 
     def reserve(self, caller: Caller) -> None:
@@ -123,6 +124,7 @@ class Pod:
         run = self._owned(caller, request.run)
         if run is None:
             raise RefusedError(409, _NOT_PREPARED)
+        self._turns.started += run.state == "prepared"
         run.start(request)
         return run
 

@@ -16,6 +16,8 @@ class Turns:
         self.reserved = False
         self.current: SessionRef | None = None
         """The run that was prepared, or tried to be, last."""
+        self.started = 0
+        """How many programs have been started."""
         self._standing: dict[str, str] = {}
         """Path and id of files that a delivery brought or a collection took: they are in the folder."""
 

@@ -42,7 +42,7 @@ async def test_runs_take_turns_in_one_pod() -> None:
         workspace = on.workspace()
         runs = [on.run_in("mine", f"sleep:0.05 print:{number}") for number in range(4)]
         answers = [await on.ended(run) for run in runs]
-        assert [answer["result"]["stdout"] for answer in answers] == ["0", "1", "2", "3"]
+        assert [answer["result"]["stdout"] for answer in answers] == ["0", "1", "2", "3"], "each its own"
         assert {answer["pod"]["name"] for answer in answers} == {pod_of(on, workspace)}
         assert sorted(answer["workspaceRun"]["number"] for answer in answers) == [1, 2, 3, 4]
         assert {answer["workspaceRun"]["uid"] for answer in answers} == {workspace["metadata"]["uid"]}
@@ -121,7 +121,9 @@ async def test_its_longest_life_lets_a_run_come_to_its_end() -> None:
         workspace = on.workspace()
         await active(on, workspace)
         await asyncio.sleep(8.5)
-        last, late = on.run_in("mine", "sleep:2.5 print:done"), on.run_in("mine", "print:late")
+        last = on.run_in("mine", "sleep:2.5 print:done")
+        await started(on, last)
+        late = on.run_in("mine", "print:late")
         assert (await on.ended(last))["result"]["stdout"] == "done"
         assert (await on.ended(late))["reason"] == "WorkspaceEnded"
         assert (await on.ended(workspace))["reason"] == "MaxLifetime"
@@ -132,8 +134,11 @@ async def test_the_end_of_a_workspace_is_the_end_of_its_runs(how: str) -> None:
     async with operating() as on:
         on.pool()
         workspace = on.workspace()
-        going, waiting = on.run_in("mine", "sleep:30"), on.run_in("mine", "print:never")
+        going = on.run_in("mine", "sleep:30")
         await started(on, going)
+        waiting = on.run_in("mine", "print:never")
+        await on.until(lambda: on.status(waiting).get("phase") == "Queued", "it waits for its turn")
+        assert on.status(waiting)["reason"] == "WaitingForTurn"
         if how == "cancel":
             on.cancel(workspace)
             assert (await on.ended(workspace))["reason"] == "Cancelled"
@@ -150,8 +155,9 @@ async def test_the_end_of_a_run_is_not_the_end_of_its_workspace(how: str) -> Non
     async with operating() as on:
         on.pool()
         workspace = on.workspace()
-        going, waiting, last = (on.run_in("mine", code) for code in ("sleep:30", "print:no", "print:yes"))
+        going = on.run_in("mine", "sleep:30")
         await started(on, going)
+        waiting, last = on.run_in("mine", "print:no"), on.run_in("mine", "print:yes")
         for run in (waiting, going):
             if how == "cancel":
                 on.cancel(run)
@@ -178,8 +184,9 @@ async def test_a_pod_that_is_lost_during_a_run() -> None:
     async with operating() as on:
         on.pool()
         workspace = on.workspace()
-        going, waiting = on.run_in("mine", "sleep:30"), on.run_in("mine", "print:never")
+        going = on.run_in("mine", "sleep:30")
         await started(on, going)
+        waiting = on.run_in("mine", "print:never")
         on.api.store.delete("pods", "kubecoderun", pod_of(on, workspace))
         assert (await on.ended(going))["reason"] == "PodLost"
         assert (await on.ended(waiting))["reason"] == "WorkspaceEnded"
@@ -282,8 +289,8 @@ async def test_a_run_in_progress_survives_its_operator_and_comes_before_others()
         on.pool()
         workspace = on.workspace()
         going = on.run_in("mine", "sleep:2 print:going")
-        waiting = [on.run_in("mine", f"print:{number}") for number in range(3)]
         await started(on, going)
+        waiting = [on.run_in("mine", f"print:{number}") for number in range(3)]
         await on.kill(first)
         await on.start()
         assert (await on.ended(going))["result"]["stdout"] == "going"

@@ -93,7 +93,9 @@ class Sidecar:
         self.epoch = caller.epoch
         if call == "state":
             session = self.request.session if self.request is not None else None
-            state = StateAnswer(self.owner, self.epoch, self._state(), "warm", session, self.reserved)
+            state = StateAnswer(
+                self.owner, self.epoch, self._state(), "warm", session, self.reserved, self.starts
+            )
             return web.Response(body=state.to_json())
         wanted = Owner("retired" if call == "retire" else "session", caller.session_uid)
         if self.owner is not None and (self.owner.kind != wanted.kind or self.owner.uid != wanted.uid):
