@@ -68,7 +68,7 @@ def create_app(
     inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
     routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *health.PATHS))
-    return FrontDoor(inner, services.policy, services.metrics, routes), services
+    return FrontDoor(inner, services.policy, services.metrics, routes, stateful=settings.stateful), services
 
 
 async def _no_such_thing(_: Request, error: Exception) -> Response:

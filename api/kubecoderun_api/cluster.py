@@ -113,9 +113,11 @@ class Cluster:
         """Set spec.cancel."""
         await self.merge_session(name, {"spec": {"cancel": True}})
 
-    async def delete_session(self, name: str) -> None:
-        """DELETE an ExecutionSession. 404 means that there is none."""
-        await self._call("DELETE", f"{names.SESSION_PLURAL}/{quote(name, safe='')}", parse=False)
+    async def delete_session(self, name: str, *, uid: str | None = None) -> None:
+        """DELETE an ExecutionSession. 404 means that there is none, 409 that it has another uid."""
+        path = f"{names.SESSION_PLURAL}/{quote(name, safe='')}"
+        body = None if uid is None else json.dumps({"preconditions": {"uid": uid}}).encode()
+        await self._call("DELETE", path, body=body, parse=False)
 
     async def merge_session(self, name: str, change: Json) -> None:
         """Apply a merge patch to an ExecutionSession."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from kubecoderun_api import answers, log, references, wire
+from kubecoderun_api import answers, log, references, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
@@ -12,6 +12,8 @@ from kubecoderun_api.references import Input, Reference
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.workspaces import Place
+from kubecoderun_crds import names
 
 Json = dict[str, Any]
 
@@ -23,7 +25,7 @@ async def run(
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, session, call, files, pool)
+        answer = await _answer_somewhere(services, session, call, files, pool)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
@@ -39,15 +41,37 @@ async def run(
     return answer
 
 
-async def _answer(
+async def _answer_somewhere(
     services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+) -> Answer:
+    """In a pod of its own; or in the workspace of the hint, in a new one if that ends before its turn."""
+    if call.hint is None:
+        return await _answer(services, session, call, files, pool)
+    place = services.workspaces.place(pool.name, call.hint)
+    for _ in range(workspaces.ATTEMPTS):
+        await services.workspaces.ensure(place)
+        answer = await _answer(services, session, call, files, pool, place)
+        if answer.reason not in workspaces.GONE:
+            break
+        session = names.session_name()
+    return answer
+
+
+async def _answer(
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+    place: Place | None = None,
 ) -> Answer:
     settings = services.settings
     inputs = await _inputs(services, files)
-    longest = pool.longest_wait(call.timeout_seconds) + settings.wait_slack_seconds
+    wait = pool.longest_wait if place is None else pool.longest_turn
+    longest = wait(call.timeout_seconds) + settings.wait_slack_seconds
     status = await services.sessions.execute(
         session,
-        await _request(services, session, call, inputs, pool),
+        await _request(services, session, call, inputs, pool, place),
         lifetime=timedelta(seconds=longest + pool.ttl_seconds),
         wait_seconds=longest,
     )
@@ -57,9 +81,10 @@ async def _answer(
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    return answers.from_status(
+    answer = answers.from_status(
         session, status, stored=stored, retry_after_seconds=settings.retry_after_seconds
     )
+    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
 
 
 async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
@@ -70,14 +95,23 @@ async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]
 
 
 async def _request(
-    services: Services, session: str, call: wire.ExecRequest, inputs: Sequence[Input], pool: Pool
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    inputs: Sequence[Input],
+    pool: Pool,
+    place: Place | None,
 ) -> Json:
     """The session's spec.request; programs that cannot stand in it are put into the store first."""
     request: Json = {"poolRef": {"name": pool.name}, "language": call.language}
+    if place is not None:
+        request["workspaceRef"] = {"name": place.name}
     if call.inline is not None:
         request["code"] = call.inline
     else:
-        request["codeRef"] = await services.store.put_code(session, call.take_code())
+        # In a workspace it may be needed again, for another one.
+        code = call.take_code() if place is None else call.code
+        request["codeRef"] = await services.store.put_code(session, code)
     if inputs:
         request["inputs"] = [one.as_request() for one in inputs]
     if call.args:

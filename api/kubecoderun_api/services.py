@@ -21,6 +21,7 @@ from kubecoderun_api.signing import StoreAccess
 from kubecoderun_api.storage import Store
 from kubecoderun_api.uploads import Uploads
 from kubecoderun_api.watching import PoolSource, Watch
+from kubecoderun_api.workspaces import Workspaces
 from kubecoderun_crds import names
 
 _LAST_CHORES_SECONDS: Final = 5.0
@@ -72,6 +73,12 @@ class Services:
             lifetime=lifetime,
         )
         self.removals = Removals(self.cluster, self.sessions, self.store)
+        self.workspaces = Workspaces(
+            self.cluster,
+            namespace=settings.namespace,
+            key=settings.naming_key(),
+            create_seconds=settings.create_seconds,
+        )
         self.pools = PoolBook()
         self.pool_watch = Watch(
             self.cluster,

@@ -69,6 +69,9 @@ class ExecRequest:
     timeout_seconds: int | None
     """Time limit that the client asked for, whole seconds, at least 1; None: the pool's default."""
 
+    hint: str | None = None
+    """runtime_session_hint: which runs find each other's files; None: the run stands alone."""
+
     def take_code(self) -> bytes:
         """The program's bytes, once: a big program shall not stay in memory as long as it runs."""
         code, self.code = self.code, b""

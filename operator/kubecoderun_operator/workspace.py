@@ -7,6 +7,7 @@ run was there last.
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 _STATE_ATTEMPTS: Final = 3
 _STATE_PAUSE: Final = 1.0
 _ENDING_SECONDS: Final = 15.0
-"""How long the end of a workspace waits for the run in progress, once that has been told to end."""
+"""How long the end of a workspace waits for the run in progress, once that has been told to end; and runs that
+were not started for the end of the workspace."""
 _ANOTHER_TRY_SECONDS: Final = 300.0
 """The same for one whose answer could not be written: the sweeper brings it back."""
 _SHOW_UP_SECONDS: Final = 30.0
@@ -79,6 +81,7 @@ class Workspace(Run):
         self._waiters: dict[str, asyncio.Future[Member]] = {}
         self._current: Guest | None = None
         self._news = asyncio.Event()
+        self._settled = asyncio.Event()
         self._end: Outcome | None = None
         self._opened = session.phase == Phase.ACTIVE
         """Whether it has or had its pod."""
@@ -119,6 +122,16 @@ class Workspace(Run):
         waiter.add_done_callback(lambda done: self._given_up(uid, run, done))
         self._give_turn()
         return waiter
+
+    async def settled(self) -> None:
+        """Wait until its status says that it has ended, if that takes no longer than it should."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING_SECONDS):
+                await self._settled.wait()
+
+    def settle(self) -> None:
+        """It is not served any more."""
+        self._settled.set()
 
     def next_number(self) -> int:
         """A run is about to start: its place among all that have."""

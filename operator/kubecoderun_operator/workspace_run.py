@@ -83,6 +83,7 @@ class WorkspaceRun(Run):
         """Wait until the workspace is free. Raises EndedError if that does not come."""
         settings = self._tools.settings
         waited = 300.0 if workspace.pool_spec is None else float(workspace.pool_spec.on_empty.wait_seconds)
+        turn: asyncio.Future[Member] | None = None
         try:
             turn = self._waiter = workspace.turn(self)
             done, _ = await asyncio.wait({turn}, timeout=settings.queued_after_seconds)
@@ -96,11 +97,15 @@ class WorkspaceRun(Run):
             late = f"the workspace was not free within {waited:.0f} s"
             raise EndedError(Outcome(Reason.WORKSPACE_BUSY, late)) from None
         except WorkspaceEndedError as ended:
+            # Who hears of it makes another workspace, and must not find this one again.
+            await workspace.settled()
             raise EndedError(ended.outcome) from None
         except CancelRequestedError:
             raise EndedError(Outcome(Reason.CANCELLED)) from None
         finally:
             self._waiter = None
+            if turn is not None:
+                turn.cancel()  # or the turn of a run that is gone would come
         self._mark("waiting")
         return pod
 
@@ -160,8 +165,6 @@ class WorkspaceRun(Run):
 
     def abandon(self) -> None:
         """The session was deleted: end its program, then let the next run come."""
-        if self._waiter is not None:
-            self._waiter.cancel()
         if self._workspace is not None and self._workspace.is_current(self):
             self._tools.background.spawn(self._clear(), f"clear {self.session.name}")
 

@@ -28,6 +28,7 @@ class Workspaces:
 
     def remove(self, workspace: Workspace) -> None:
         """It has ended."""
+        workspace.settle()
         key = (workspace.session.namespace, workspace.session.name)
         if self._served.get(key) is workspace:
             del self._served[key]

@@ -6,11 +6,12 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, references, runs, wire
+from kubecoderun_api import answers, log, references, runs, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
+from kubecoderun_api.profiles import Profile
 from kubecoderun_api.references import Reference
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
@@ -28,9 +29,11 @@ async def execute(request: Request) -> Response:
     context: RequestContext = request.scope[CONTEXT]
     body = await authorised_body(request, services)
     call = wire.parse_exec(body)
+    call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
-    pool = _pool_for(services, call.language)
-    excess = excess_wait(pool, services.settings.pod_refill_seconds)
+    pool = _pool_for(services, call, context)
+    # In a workspace that is there already, a run needs no other pod.
+    excess = None if call.hint else excess_wait(pool, services.settings.pod_refill_seconds)
     if excess is not None:
         full = answers.busy("QueueFull", min(excess, 3600))
         context.facts["reason"] = full.reason
@@ -78,9 +81,21 @@ def _respond(
     )
 
 
-def _pool_for(services: Services, language: str) -> Pool:
+def _pool_for(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:
+    """The pool for a call, which loses its hint if no pool has workspaces for its language."""
+    language = call.language
     if not services.pools.known or services.sessions.stopping:
         wire.refuse("The service is starting up or shutting down.", error="service_unavailable", status=503)
+    if call.hint is not None:
+        steady = services.pools.choose_for_workspace(language)
+        if steady is not None:
+            context.profile = Profile.STATEFUL
+            return steady
+        call.hint = None
+        if context.profile is Profile.STATEFUL:
+            wire.refuse(
+                f"No pool keeps state between runs of {language}.", error="stateful_workspace_unsupported"
+            )
     pool = services.pools.choose(language)
     if pool is None:
         offered = ", ".join(services.pools.languages()) or "none"
