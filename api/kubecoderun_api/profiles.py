@@ -2,8 +2,8 @@
 
 `default`: each run stands alone. `stateful`: runs with the same runtime_session_hint find the same machine
 and the same /mnt/data. One endpoint serves both, so LIBRECHAT_CODE_BASEURL and
-LIBRECHAT_CODE_BASEURL_STATEFUL may be the same address. A client that asserts a profile which is not served is
-told so, before anything is run.
+LIBRECHAT_CODE_BASEURL_STATEFUL may be the same address. A client that asserts a profile which is not served
+is told so, before anything is run.
 """
 
 from collections.abc import Iterable

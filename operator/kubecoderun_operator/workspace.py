@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 _STATE_ATTEMPTS: Final = 3
 _STATE_PAUSE: Final = 1.0
 _ENDING_SECONDS: Final = 15.0
-"""How long the end of a workspace waits for the run in progress, once that has been told to end; and runs that
-were not started for the end of the workspace."""
+"""How long the end of a workspace waits for the run in progress, once that has been told to end; and how long
+runs that were not started wait for the end of the workspace."""
 _ANOTHER_TRY_SECONDS: Final = 300.0
 """The same for one whose answer could not be written: the sweeper brings it back."""
 _SHOW_UP_SECONDS: Final = 30.0
