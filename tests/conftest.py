@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from e2e.deployment import Deployment, NotDeployedError
@@ -13,6 +14,10 @@ from e2e.kube import Kube
 from e2e.watching import InvariantWatcher
 
 pytest_plugins = ["skips"]
+
+# How long an example takes is up to what else the machine does.
+hypothesis.settings.register_profile("kubecoderun", deadline=None)
+hypothesis.settings.load_profile("kubecoderun")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

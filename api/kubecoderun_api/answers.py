@@ -54,6 +54,10 @@ _RAN: Final = frozenset(
         Reason.SIGNALLED,
         Reason.TIME_LIMIT,
         Reason.OOM_KILLED,
+        Reason.OUTPUT_LIMIT,
+        Reason.DISK_FULL,
+        Reason.PROCESS_LIMIT,
+        Reason.OPEN_FILES_LIMIT,
         Reason.RUNTIME_LOST,
     }
 )
@@ -62,9 +66,17 @@ _RAN: Final = frozenset(
 _KILLED: Final[dict[str, tuple[str, str]]] = {
     Reason.TIME_LIMIT: ("TO", "Time limit exceeded"),
     Reason.OOM_KILLED: ("SG", "Out of memory"),
+    Reason.OUTPUT_LIMIT: ("OL", "Output limit exceeded"),
     Reason.CANCELLED: ("SG", "Cancelled"),
 }
 """Ends by our hand or the kernel's: official status, message (also put into stderr)."""
+_CUT: Final = "stdout length exceeded"
+_FAILED: Final[dict[str, str]] = {
+    Reason.DISK_FULL: "No space left",
+    Reason.PROCESS_LIMIT: "Too many processes",
+    Reason.OPEN_FILES_LIMIT: "Too many open files",
+}
+"""Limits that a program met and failed by itself: the message. Its own words are in stderr."""
 
 _FAULTS: Final[dict[str, _Fault]] = {
     Reason.RUNTIME_LOST: _Fault(503, "execution_lost", "The sandbox failed while the program ran."),
@@ -190,7 +202,9 @@ def _program_body(
     stderr = _stored_bytes(stored, "stderr") if stored else _bytes(result, "stderr")
     cut = (stored.get("stdout") or {}).get("truncated") if stored else result.get("stdoutTruncated")
     letters, message = _verdict(reason, result.get("signal"), bool(cut))
-    notes = [message] if message and letters != "OL" else []
+    text = stderr.decode("utf-8", "replace")
+    unsaid = message and message != _CUT and not _is_told(text)
+    notes = [message] if message and unsaid else []
     if missing:
         notes.append("Only part of the output could be read.")
     skipped = session_files.skipped_note(status)
@@ -199,7 +213,7 @@ def _program_body(
     return _exec_body(
         session,
         stdout=stdout.decode("utf-8", "replace"),
-        stderr=_with_lines(stderr.decode("utf-8", "replace"), notes),
+        stderr=_with_lines(text, notes),
         code=result.get("exitCode"),
         signal=result.get("signal") or ("SIGKILL" if reason in _KILLED else None),
         message=message,
@@ -209,16 +223,23 @@ def _program_body(
     )
 
 
+def _is_told(stderr: str) -> bool:
+    """Whether the sandbox has said already how the program met a limit, and what to do about it."""
+    return stderr.rstrip("\n").rpartition("\n")[2].startswith(PREFIX)
+
+
 def _verdict(reason: str, signal: Any, cut: bool) -> tuple[str | None, str | None]:
     """The official two-letter status and the message for a program that ran."""
     if reason in _KILLED:
         return _KILLED[reason]
+    if reason in _FAILED:
+        return "SG" if signal else None, _FAILED[reason]
     if reason == Reason.SIGNALLED:
         return "SG", f"Killed by signal {signal or 'unknown'}"
     if reason not in (Reason.SUCCEEDED, Reason.NON_ZERO_EXIT):
         return "SG", _FAULTS.get(reason, _UNKNOWN).text
     if cut:
-        return "OL", "stdout length exceeded"
+        return "OL", _CUT
     return None, None
 
 

@@ -207,6 +207,12 @@ class PoolLimits(Model):
     """The largest file of a run that is kept, in bytes."""
     max_total_file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)] = 536_870_912
     """How much the files of a run that are kept may have together, in bytes."""
+    max_printed_bytes: Annotated[int, Field(ge=1_048_576, le=MAX_FILE_BYTES)] = 2_147_483_648
+    """How much a program may write to stdout and stderr together; one that writes more is ended."""
+    max_processes: Annotated[int, Field(ge=16, le=32_768)] = 512
+    """How many processes and threads there can be in a pod at a time."""
+    max_open_files: Annotated[int, Field(ge=64, le=1_048_576)] = 4096
+    """How many files, pipes and sockets each process can have open at a time."""
 
 
 class LocalReference(Model):

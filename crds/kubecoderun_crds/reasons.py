@@ -49,6 +49,10 @@ class Reason(StrEnum):
     SIGNALLED = "Signalled"
     TIME_LIMIT = "TimeLimit"
     OOM_KILLED = "OOMKilled"
+    OUTPUT_LIMIT = "OutputLimit"
+    DISK_FULL = "DiskFull"
+    PROCESS_LIMIT = "ProcessLimit"
+    OPEN_FILES_LIMIT = "OpenFilesLimit"
     RUNTIME_LOST = "RuntimeLost"
     SIDECAR_LOST = "SidecarLost"
     POD_LOST = "PodLost"
@@ -143,6 +147,10 @@ REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.SIGNALLED: "the program was ended by a signal that was not ours",
     Reason.TIME_LIMIT: "the program ran longer than its time limit and was killed",
     Reason.OOM_KILLED: "the program needed more memory than the pod may use",
+    Reason.OUTPUT_LIMIT: "the program printed more than the pool's limits.maxPrintedBytes and was killed",
+    Reason.DISK_FULL: "the program failed because the scratch space was full",
+    Reason.PROCESS_LIMIT: "the program failed because it could not start another process or thread",
+    Reason.OPEN_FILES_LIMIT: "the program failed because it had too many files open",
     Reason.RUNTIME_LOST: "the runtime container died or broke its protocol while the program ran",
     Reason.SIDECAR_LOST: "the sidecar of the pod stopped answering while the program ran",
     Reason.POD_LOST: "the pod was deleted, evicted or failed while it belonged to the session",

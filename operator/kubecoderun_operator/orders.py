@@ -140,6 +140,7 @@ class Order:
             self.limits.max_files if keep_files else 0,
             self.limits.max_file_bytes,
             self.limits.max_total_file_bytes,
+            self.limits.max_printed_bytes,
         )
         return PrepareRequest(
             self.session, self.language, code, self.args, self.stdin, self.env, inputs, limits

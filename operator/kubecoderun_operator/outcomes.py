@@ -14,7 +14,7 @@ from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, 
 from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
 from kubecoderun_operator.members import OOM_KILLED, Member
 from kubecoderun_operator.outputs import FileReport
-from kubecoderun_sidecar.protocol import Captured, RunResult
+from kubecoderun_sidecar.protocol import PREFIX, Captured, RunResult, memory_advice
 
 _MARKER_BYTES: Final = 256
 """A preview may be longer than INLINE_OUTPUT_BYTES by the line that says what was left out."""
@@ -139,12 +139,25 @@ def with_cause(outcome: Outcome, pod: Member | None) -> Outcome:
     """A run whose runtime container died, after a look at its pod (None: it is gone). Output and files are
     kept."""
     cause = lost(pod)
-    if cause.reason not in (Reason.OOM_KILLED, Reason.POD_LOST, Reason.TIME_LIMIT):
+    if cause.reason not in (Reason.OOM_KILLED, Reason.POD_LOST, Reason.TIME_LIMIT, Reason.DISK_FULL):
         return outcome
     result = {**(outcome.result or {}), "signal": "SIGKILL"}
     result.pop("exitCode", None)
+    if cause.reason is Reason.OOM_KILLED:
+        _advise(result)
     found = replace(outcome, reason=cause.reason, message=cause.message, result=result)
     return found.with_note(outcome.files.note() if outcome.files is not None else "")
+
+
+def _advise(result: dict[str, Any]) -> None:
+    """The sidecar could not know that memory was the cause, so what to do about it is told here."""
+    text = result.get("stderr", "")
+    if not isinstance(text, str) or "stderrBase64" in result:
+        return
+    gap = "\n" if text and not text.endswith("\n") else ""
+    told = f"{text}{gap}{PREFIX}{memory_advice(None)}\n"
+    if len(told) <= _MOST_BYTES:
+        result["stderr"] = told
 
 
 # --- without a result -----------------------------------------------------------------------------
@@ -159,6 +172,8 @@ def lost(member: Member | None) -> Outcome:
         return Outcome(Reason.TIME_LIMIT, "the node ended the pod at its deadline")
     if member.pod_reason == "NodeLost":
         return Outcome(Reason.NODE_LOST, f"node {member.node} stopped answering")
+    if member.pod_reason == "Evicted" and "emptydir" in member.message.lower():
+        return Outcome(Reason.DISK_FULL, f"the node evicted the pod: {member.message}")
     if member.pod_reason:
         return Outcome(Reason.POD_LOST, f"{member.pod_reason}: {member.message}".rstrip(": "))
     if member.runtime_ending is not None and member.runtime_ending.reason == OOM_KILLED:

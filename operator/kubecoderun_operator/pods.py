@@ -222,6 +222,8 @@ def _runtime(spec: PoolSpec) -> JsonObject:
         "KCR_WORKSPACE": WORKSPACE,
         "KCR_NETWORK": spec.network,
         "KCR_PRELOAD": ",".join(runtime.preload),
+        "KCR_PROCESSES": str(spec.limits.max_processes),
+        "KCR_OPEN_FILES": str(spec.limits.max_open_files),
     }
     # Ours come last: of two equal names in a pod the last one counts.
     pool_env = [{"name": entry.name, "value": _literal(entry.value)} for entry in runtime.env]

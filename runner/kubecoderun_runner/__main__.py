@@ -9,7 +9,14 @@ from typing import NoReturn
 from kubecoderun_runner import frames
 from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
 from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
-from kubecoderun_runner.environment import SettingsError, program_environment, read_settings
+from kubecoderun_runner.environment import (
+    FAMILIES,
+    Bounds,
+    SettingsError,
+    program_environment,
+    read_settings,
+)
+from kubecoderun_runner.landlock import apply_landlock
 from kubecoderun_runner.log import note
 from kubecoderun_runner.pid1 import Pid1
 from kubecoderun_runner.spare import start_spare
@@ -29,8 +36,10 @@ def main() -> None:
         settings = read_settings(os.environ)
         os.chdir(settings.workspace)
         hide_from_programs()
-        apply_limits(settings.processes)
-        apply_seccomp(sockets=settings.network)
+        bounds = apply_limits(settings.processes, settings.open_files)
+        if not apply_landlock(settings.workspace, network=settings.network != "None"):
+            note("this kernel has no Landlock: what programs can write to is up to the pod alone")
+        apply_seccomp(FAMILIES[settings.network])
         env = program_environment(os.environ)
         # loads its modules while the sidecar starts
         spare = start_spare(settings, env)
@@ -38,7 +47,7 @@ def main() -> None:
     except (SettingsError, ConfinementError, ChannelClosedError, OSError) as error:
         fail(str(error))
     try:
-        Pid1(channel, settings, env, spare).serve()
+        Pid1(channel, settings, env, spare, Bounds(*bounds)).serve()
     except ChannelClosedError as error:
         fail(str(error))
     except (frames.FrameError, OSError) as error:

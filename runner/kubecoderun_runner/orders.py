@@ -13,6 +13,7 @@ MAX_STDIN_BYTES = 1 << 20
 MAX_FILES = 256
 """Most input files, and most output files, of one run."""
 MAX_FILE_BYTES = 1 << 40
+MAX_OUTPUT_BYTES = 1 << 50
 _MAX_PATH_BYTES = 1024
 
 
@@ -52,6 +53,8 @@ class Order:
     files: FileLimits = FileLimits()
     again: bool = False
     """Whether other programs may follow in this container."""
+    output_bytes: int = 0
+    """How much it may print before it is ended; 0 for no bound."""
 
 
 def parse_order(fields: Mapping[str, Any]) -> Order:
@@ -80,6 +83,7 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         _size(fields, "inputBytes", MAX_FILES * MAX_FILE_BYTES, 0),
         _limits(fields.get("files", {})),
         again,
+        _size(fields, "outputBytes", MAX_OUTPUT_BYTES, 0),
     )
 
 

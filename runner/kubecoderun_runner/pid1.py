@@ -14,16 +14,17 @@ from kubecoderun_runner import frames, languages
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
-from kubecoderun_runner.environment import Settings
+from kubecoderun_runner.environment import Bounds, Settings
 from kubecoderun_runner.inputs import Delivered
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.log import note
+from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked, shadows, start_spare
 from kubecoderun_runner.turns import Turns
-from kubecoderun_runner.workspace import open_folder
+from kubecoderun_runner.workspace import is_full, open_folder
 
 PROTOCOL: Final = 1
 FEATURES: Final = ("again",)
@@ -37,12 +38,14 @@ class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None
+        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None, bounds: Bounds
     ) -> None:
         self._channel = channel
         self._settings = settings
         self._env = env
         self._spare = spare
+        self._bounds = bounds
+        self._memory = MemoryWatch(find_gauge())
         self._report = Report()
         self._greeted = False
         """The sidecar knows that we are warm."""
@@ -108,18 +111,9 @@ class Pid1:
             self._spare = None
         else:
             self._report = spare.report
-            self._pass_on_noise(spare.process)
+            spare.pass_on_noise()
         if not self._greeted:
             self._warm()
-
-    def _pass_on_noise(self, process: Process) -> None:
-        """What modules print while they are loaded is for our log, not part of any program's output."""
-        for fd in (process.stdout, process.stderr):
-            try:
-                while data := os.read(fd, _READ_BYTES):
-                    sys.stderr.buffer.write(data)
-            except BlockingIOError:
-                continue
 
     def _warm(self) -> None:
         self._greeted = True
@@ -127,7 +121,12 @@ class Pid1:
             note(f"not preloaded: {failure}")
         failed = [line[:200] for line in self._report.failed[:20]]
         preloaded = [name for name in self._settings.preload if name.partition(".")[0] in self._report.loaded]
-        self._channel.send(frames.encode_json(b"W", preloaded=preloaded, failed=failed))
+        limits = {
+            "memoryBytes": self._memory.limit,
+            "processes": self._bounds.processes,
+            "openFiles": self._bounds.open_files,
+        }
+        self._channel.send(frames.encode_json(b"W", preloaded=preloaded, failed=failed, limits=limits))
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
@@ -249,7 +248,8 @@ class Pid1:
         if process is None:
             return
         order = delivery.order
-        self._run = Run(process, memoryview(bytes(delivery.stdin)), order.timeout_seconds, used)
+        stdin = memoryview(bytes(delivery.stdin))
+        self._run = Run(process, stdin, order.timeout_seconds, used, order.output_bytes or sys.maxsize)
         self._selector.register(process.stdout, selectors.EVENT_READ, self._on_output)
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
@@ -309,6 +309,10 @@ class Pid1:
         if data:
             kind = b"O" if fd == run.process.stdout else b"E"
             self._channel.send(frames.header(kind, len(data)), data)
+            run.printed += len(data)
+            if run.printed > run.output_bytes and run.alive:
+                run.limit = "output"
+                self._stop(run)
             return
         self._close(fd)
         if fd == run.process.stdout:
@@ -364,11 +368,18 @@ class Pid1:
     # -- time, signals, back-pressure
 
     def _patience(self) -> float | None:
-        return None if self._run is None else max(0.0, self._run.deadline - time.monotonic())
+        if self._run is None:
+            return None
+        return max(0.0, min(self._run.deadline, self._memory.next_look) - time.monotonic())
 
     def _keep_time(self) -> None:
         run = self._run
-        if run is None or time.monotonic() < run.deadline:
+        if run is None:
+            return
+        if self._memory.exceeded() and run.alive:
+            run.limit = "memory"
+            self._stop(run)
+        if time.monotonic() < run.deadline:
             return
         if run.drain_until:
             self._finish_if_done(now=True)
@@ -407,6 +418,8 @@ class Pid1:
         run = self._run
         if run is not None and pid == run.process.pid and run.ending is None:
             run.main_ended(status)
+            if run.limit is None and (is_full(self._settings.workspace) or is_full("/tmp")):
+                run.limit = "disk"
             self._stop(run)
         elif self._spare is not None and pid == self._spare.process.pid and self._spare.report is not None:
             note("the spare interpreter ended while it waited")

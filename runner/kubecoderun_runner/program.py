@@ -72,10 +72,16 @@ class Run:
     timeout_seconds: float
     used_before: float
     """Processor seconds its interpreter had used when it was still a spare."""
+    output_bytes: int
+    """How much it may print."""
     started: float = field(default_factory=time.monotonic)
     ending: Ending | None = None
     timed_out: bool = False
     cancelled: bool = False
+    limit: str | None = None
+    """The limit it met: `memory` or `output`, for which it was ended, or `disk`."""
+    printed: int = 0
+    """Bytes of its output so far."""
     ended: float = 0.0
     drain_until: float = 0.0
     _cpu_seconds: float = 0.0
@@ -86,6 +92,11 @@ class Run:
     def deadline(self) -> float:
         """When something has to be done about it, on the monotonic clock."""
         return self.drain_until if self.drain_until else self.started + self.timeout_seconds
+
+    @property
+    def alive(self) -> bool:
+        """It has neither ended nor been told to."""
+        return self.ending is None and not self.drain_until
 
     def count(self, usage: resource.struct_rusage) -> None:
         """Add what one of its processes has used, including that one's own reaped children."""
@@ -105,13 +116,16 @@ class Run:
     def report(self) -> dict[str, object]:
         """The fields of frame X."""
         ending = self.ending or Ending(None, "SIGKILL")
-        killed = ending.signal == "SIGKILL" and not (self.timed_out or self.cancelled)
+        failed = ending.exit_code != 0 and not (self.timed_out or self.cancelled)
+        if failed and self.limit != "memory" and oom_kills() > self._oom_before:
+            self.limit = "memory"
         return {
             "exitCode": ending.exit_code,
             "signal": ending.signal,
             "timedOut": self.timed_out,
             "cancelled": self.cancelled,
-            "oom": killed and oom_kills() > self._oom_before,
+            "oom": failed and self.limit == "memory",
+            "limit": self.limit if failed else None,
             "cpuSeconds": round(max(0.0, self._cpu_seconds - self.used_before), 6),
             "maxRssBytes": self._max_rss_kib * 1024,
             "wallSeconds": round((self.ended or time.monotonic()) - self.started, 6),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
@@ -19,6 +20,7 @@ from kubecoderun_runner.launch import Process, close_all, launch, open_pipes
 from kubecoderun_runner.log import note
 
 HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
+_NOISE_BYTES: Final = 1 << 18
 MAX_REPORT_BYTES: Final = 256 << 10
 
 
@@ -92,6 +94,15 @@ class Spare:
             self.report = parse_report(bytes(self._received[:-1]))
             self._received.clear()
         return bool(data) and len(self._received) <= MAX_REPORT_BYTES
+
+    def pass_on_noise(self) -> None:
+        """What modules print while they are loaded is for our log, not part of any program's output."""
+        for fd in (self.process.stdout, self.process.stderr):
+            try:
+                while data := os.read(fd, _NOISE_BYTES):
+                    sys.stderr.buffer.write(data)
+            except BlockingIOError:
+                continue
 
     def go(self, args: list[str]) -> Process:
         """Let it run the program that has been put in its folder; OSError when it is gone."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PAGE_BYTES: Final = 4096
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening what has become a named pipe would wait for a writer.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -24,6 +25,15 @@ def free_bytes(folder: int) -> int:
     """Room left on the folder's file system."""
     status = os.fstatvfs(folder)
     return status.f_bavail * status.f_frsize
+
+
+def is_full(path: str) -> bool:
+    """Whether the file system at `path` has no room for another page, or for another file."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _PAGE_BYTES or (status.f_files > 0 and not status.f_favail)
 
 
 def create(folder: int, path: str, mode: int, *, replace: bool = False) -> int:

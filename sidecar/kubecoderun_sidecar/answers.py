@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 from kubecoderun_sidecar.fields import Fields, decode_object, encode_object
 
 Reason = Literal[
-    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost"
+    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost",
+    "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
 ]  # fmt: skip
 RunState = Literal["prepared", "running", "finished"]
 RuntimeState = Literal["waiting", "warm", "lost"]

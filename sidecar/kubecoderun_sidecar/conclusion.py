@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 STORE_SECONDS = 30.0
 """Longest time for result.json, all attempts together."""
 DEFAULT_INLINE_BYTES = 16384
+_LEAST_PREVIEW = 256
 
 KeptOutput = tuple[Kept, Kept]
 
@@ -33,6 +34,10 @@ class Ending:
     detail: str | None
     started: float | None
     elapsed: float
+    advice: str | None = None
+    """What to tell the program's author, if it met a limit."""
+    notes: bytes = b""
+    """What is put after the program's stderr."""
 
 
 def assemble(ending: Ending, kept: KeptOutput, files: list[OutputFile], listing: Listing | None) -> RunResult:
@@ -51,7 +56,7 @@ def assemble(ending: Ending, kept: KeptOutput, files: list[OutputFile], listing:
         finished_at=rfc3339(started + ending.elapsed if started is not None else time.time()),
         stored_at=None,
         stdout=kept[0].captured(kept[0].joined()),
-        stderr=kept[1].captured(kept[1].joined()),
+        stderr=kept[1].captured(kept[1].joined(), ending.notes),
         stored=False,
         usage=usage,
         files=tuple(files),
@@ -61,28 +66,31 @@ def assemble(ending: Ending, kept: KeptOutput, files: list[OutputFile], listing:
     )
 
 
-def must_store(target: ResultTarget, kept: KeptOutput, started: float | None, seconds: float) -> bool:
+def must_store(target: ResultTarget, kept: KeptOutput, ending: Ending, seconds: float) -> bool:
     """Whether result.json is due; `seconds` have passed since the start, files included."""
-    if started is None:
+    if ending.started is None:
         return False
-    return seconds > target.after_seconds or any(len(part.joined()) > target.inline_bytes for part in kept)
+    lengths = (len(kept[0].joined()), len(kept[1].joined()) + len(ending.notes))
+    return seconds > target.after_seconds or max(lengths) > target.inline_bytes
 
 
-def preview(result: RunResult, kept: KeptOutput, target: ResultTarget | None) -> RunResult:
-    """The same result with as much of each stream as may be inline."""
+def preview(result: RunResult, kept: KeptOutput, notes: bytes, target: ResultTarget | None) -> RunResult:
+    """The same result with as much of each stream as may be inline, `notes` always."""
     limit = target.inline_bytes if target is not None else DEFAULT_INLINE_BYTES
     return replace(
         result,
         stdout=kept[0].captured(kept[0].preview(limit)),
-        stderr=kept[1].captured(kept[1].preview(limit)),
+        stderr=kept[1].captured(kept[1].preview(max(_LEAST_PREVIEW, limit - len(notes))), notes),
     )
 
 
-async def store_result(store: Store, target: ResultTarget, result: RunResult, kept: KeptOutput) -> RunResult:
+async def store_result(
+    store: Store, target: ResultTarget, result: RunResult, kept: KeptOutput, notes: bytes
+) -> RunResult:
     """Store result.json; what to answer, whatever came of it."""
     # result.json must say that it is stored, and when, before it is: the moment before the upload.
     data = replace(result, stored=True, stored_at=rfc3339(time.time())).to_json()
-    answer = preview(result, kept, target)
+    answer = preview(result, kept, notes, target)
     try:
         async with asyncio.timeout(STORE_SECONDS):
             await store.put(target.url, len(data), lambda: whole(data), "application/json")

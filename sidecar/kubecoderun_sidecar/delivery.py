@@ -69,6 +69,7 @@ def head_of(request: PrepareRequest, *, again: bool = False) -> dict[str, object
             "bytes": limits.file_bytes,
             "totalBytes": limits.total_file_bytes,
         },
+        "outputBytes": limits.printed_bytes,
         **({"again": True} if again else {}),
     }
 

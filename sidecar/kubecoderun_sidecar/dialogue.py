@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, cast
 
 from kubecoderun_sidecar.answers import MAX_FILES, Reason
 from kubecoderun_sidecar.fields import decode_object
+from kubecoderun_sidecar.limits import Bounds, Limit
 
 RUNNER_PROTOCOL = 1
 _MAX_SECONDS = 1e9
+_LIMITS = frozenset(Limit.__args__)  # type: ignore[attr-defined]
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{1,13}")
 
 
@@ -71,6 +73,8 @@ class ExitReport:
     cpu_seconds: float
     max_rss_bytes: int
     wall_seconds: float
+    limit: Limit | None = None
+    """Which limit the program met, as far as the runner knows."""
 
     def reason(self, *, cancel_asked: bool) -> Reason:
         """The reason in the result. A run that was asked to end is Cancelled, however it ended in the end;
@@ -83,6 +87,8 @@ class ExitReport:
             return "RuntimeLost"
         if self.timed_out:
             return "TimeLimit"
+        if self.limit == "output":
+            return "OutputLimit"
         if self.signal is not None:
             return "Signalled"
         return "Succeeded" if self.exit_code == 0 else "NonZeroExit"
@@ -132,6 +138,18 @@ def parse_hello(payload: bytes) -> Hello:
     )
 
 
+def parse_warm(payload: bytes) -> Bounds:
+    """Read frame W: the limits that hold for all programs; a runner may leave them out."""
+    limits = decode_object(payload, "warm").optional_object("limits")
+    if limits is None:
+        return Bounds()
+    return Bounds(
+        limits.optional_integer("memoryBytes", 0, 2**63 - 1),
+        limits.optional_integer("processes", 0, 2**31),
+        limits.optional_integer("openFiles", 0, 2**31),
+    )
+
+
 def parse_exit(payload: bytes) -> ExitReport:
     """Read frame X; ProtocolError when a field is malformed or nothing says how the program ended."""
     fields = decode_object(payload, "exit")
@@ -147,6 +165,7 @@ def parse_exit(payload: bytes) -> ExitReport:
         cpu_seconds=fields.number("cpuSeconds", 0, _MAX_SECONDS),
         max_rss_bytes=fields.integer("maxRssBytes", 0, 2**63 - 1),
         wall_seconds=fields.number("wallSeconds", 0, _MAX_SECONDS),
+        limit=cast(Limit, fields.choice("limit", _LIMITS)) if fields.has("limit") else None,
     )
     ended = report.exit_code is not None or report.signal is not None
     if not ended and not (report.timed_out or report.cancelled or report.out_of_memory):

@@ -48,7 +48,7 @@ class Kept:
         return self.head + self.tail if self.complete else _join(self.head, self.tail, self.total)
 
     def preview(self, limit: int) -> bytes:
-        """At most `limit` bytes (at least 1024) of `joined`, cut the same way."""
+        """At most `limit` bytes (at least 256) of `joined`, cut the same way."""
         joined = self.joined()
         if len(joined) <= limit:
             return joined
@@ -57,10 +57,11 @@ class Kept:
         tail_size = room // 4
         return _join(whole[: room - tail_size], whole[-tail_size:], self.total)
 
-    def captured(self, data: bytes) -> Captured:
-        """How `data`, one of the two above, travels."""
-        text = as_safe_text(data)
+    def captured(self, data: bytes, notes: bytes = b"") -> Captured:
+        """How `data`, one of the two above, travels, with our own `notes` after it."""
         truncated = not self.complete or len(data) != self.total
+        data += notes
+        text = as_safe_text(data)
         if text is None:
             return Captured(None, base64.b64encode(data).decode("ascii"), self.total, truncated)
         return Captured(text, None, self.total, truncated)
@@ -96,6 +97,10 @@ class OutputKeeper:
             # Trimmed only now and then: trimming at every small chunk would copy the tail each time.
             if len(self._tail) > 2 * size:
                 del self._tail[:-size]
+
+    def last(self, count: int) -> bytes:
+        """The last bytes seen, at most `count` and at most what is kept of the end."""
+        return bytes((self._head + self._tail)[-count:] if len(self._tail) < count else self._tail[-count:])
 
     def kept(self) -> Kept:
         """What is kept so far."""

@@ -33,6 +33,7 @@ from kubecoderun_sidecar.answers import (
     parse_event,
 )
 from kubecoderun_sidecar.fields import Fields, ProtocolError, decode_object, encode_object
+from kubecoderun_sidecar.limits import PREFIX, memory_advice
 from kubecoderun_sidecar.signing import (
     CLOCK_SKEW_SECONDS,
     EXPIRES_AHEAD_SECONDS,
@@ -54,6 +55,7 @@ __all__ = [
     "HEADER_EXPIRES",
     "HEADER_SESSION_UID",
     "HEADER_SIGNATURE",
+    "PREFIX",
     "Caller",
     "CancelRequest",
     "Captured",
@@ -87,6 +89,7 @@ __all__ = [
     "Usage",
     "Verifier",
     "event_line",
+    "memory_advice",
     "parse_event",
     "signing_text",
 ]  # fmt: skip
@@ -109,6 +112,7 @@ MAX_STDIN_BYTES = 16 << 10
 MAX_PATH_BYTES = 1024
 """Of a file's path below the working directory, in UTF-8 (256 characters of at most four bytes)."""
 MAX_FILE_BYTES = 1 << 40
+MAX_PRINTED_BYTES = 1 << 40
 MAX_URL_BYTES = 8192
 MAX_EVENT_BYTES = 1 << 20
 """Largest line of the start stream; a reader may refuse longer ones (the preview keeps them near 50 KiB)."""
@@ -149,6 +153,7 @@ class Limits:
 
     `files`: how many new or changed files are handed back, each of at most `file_bytes`, together at most
     `total_file_bytes`; the others are reported as skipped. No file is looked for when `files` is 0.
+    `printed_bytes`: a program that prints more is ended; 0 for no bound.
     """
 
     timeout_seconds: float = 30
@@ -156,6 +161,7 @@ class Limits:
     files: int = 0
     file_bytes: int = 0
     total_file_bytes: int = 0
+    printed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,7 @@ class PrepareRequest:
                     "files": self.limits.files,
                     "fileBytes": self.limits.file_bytes,
                     "totalFileBytes": self.limits.total_file_bytes,
+                    "printedBytes": self.limits.printed_bytes,
                 },
             }
         )
@@ -217,6 +224,7 @@ class PrepareRequest:
                 limits.optional_integer("files", 0, MAX_FILES) or 0,
                 limits.optional_integer("fileBytes", 0, MAX_FILE_BYTES) or 0,
                 limits.optional_integer("totalFileBytes", 0, MAX_FILE_BYTES) or 0,
+                limits.optional_integer("printedBytes", 0, MAX_PRINTED_BYTES) or 0,
             ),
         )
 

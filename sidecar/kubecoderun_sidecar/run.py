@@ -20,8 +20,16 @@ from kubecoderun_sidecar.answers import (
 )
 from kubecoderun_sidecar.clock import rfc3339
 from kubecoderun_sidecar.collection import Collector
-from kubecoderun_sidecar.conclusion import Ending, assemble, must_store, preview, store_result
+from kubecoderun_sidecar.conclusion import (
+    Ending,
+    KeptOutput,
+    assemble,
+    must_store,
+    preview,
+    store_result,
+)
 from kubecoderun_sidecar.dialogue import ExitReport
+from kubecoderun_sidecar.limits import TAIL_BYTES, advice, appended, cut_advice, reason_of
 from kubecoderun_sidecar.listing import Listing
 from kubecoderun_sidecar.output import OutputKeeper
 from kubecoderun_sidecar.protocol import (
@@ -40,6 +48,8 @@ START_SECONDS = 10.0
 """From G to S: the runner has everything, so only a fork and an exec are left."""
 TIME_LIMIT_GRACE_SECONDS = 5.0
 """The runner enforces the time limit; this much later it has failed to, and the sidecar does."""
+OUTPUT_GRACE_BYTES = 64 << 20
+"""The runner enforces the limit on output; so much later it has failed to, and the sidecar does."""
 CANCEL_SECONDS = 2.0
 COLLECT_SECONDS = 120.0
 """From the end of the program until its files are in the store; what is not there by then is skipped."""
@@ -60,6 +70,7 @@ class Run:
         self._asked = False
         self._cancel_asked = False
         self._overdue = False
+        self._overprinted = False
         self._ending: Ending | None = None
         self._collect_until = 0.0
         self._started_wall: float | None = None
@@ -136,9 +147,15 @@ class Run:
 
     def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
         self._outputs[is_stderr].add(chunk)
+        most = self._limits.printed_bytes
+        if most and self._outputs[0].total + self._outputs[1].total > most + OUTPUT_GRACE_BYTES:
+            self._overprinted = True
+            self._link.lose("the runner did not end the program at its output limit")
 
     def on_exit(self, report: ExitReport) -> None:
         reason = report.reason(cancel_asked=self._cancel_asked)
+        if reason in ("NonZeroExit", "Signalled"):
+            reason = reason_of(report.limit, self._outputs[1].last(TAIL_BYTES)) or reason
         lost = reason == "RuntimeLost"
         self._end(reason, report, "the runner reported a cancel that nobody asked for" if lost else None)
         if self._listing.wanted:
@@ -164,7 +181,8 @@ class Run:
         elif self._cancel_asked:
             self._end("Cancelled", None, detail)
         else:
-            self._end("TimeLimit" if self._overdue else "RuntimeLost", None, detail)
+            lost: Reason = "OutputLimit" if self._overprinted else "RuntimeLost"
+            self._end("TimeLimit" if self._overdue else lost, None, detail)
         self._conclude()
 
     # -- the end
@@ -177,7 +195,14 @@ class Run:
         """The program is over."""
         self._stop_timers()
         elapsed = time.monotonic() - self._started_monotonic if self._started_wall is not None else 0.0
-        self._ending = Ending(reason, report, detail, self._started_wall, elapsed)
+        told = advice(
+            reason,
+            self._link.bounds,
+            self._limits.timeout_seconds,
+            self._outputs[0].total + self._outputs[1].total,
+            self._outputs[1].last(TAIL_BYTES),
+        )
+        self._ending = Ending(reason, report, detail, self._started_wall, elapsed, told)
 
     async def _collect(self) -> None:
         """Bring the listed files to the store, then conclude."""
@@ -210,19 +235,32 @@ class Run:
             return
         self._stop_timers()
         kept = (self._outputs[0].kept(), self._outputs[1].kept())
+        ending = self._ending = self._with_notes(ending, kept)
         listing = self._listing if self._file_target is not None else None
         result = assemble(ending, kept, files or [], listing)
         target = self._result_target
         passed = time.monotonic() - self._started_monotonic
-        if target is not None and must_store(target, kept, ending.started, passed):
-            storing = self._store_and_publish(target, result)
+        if target is not None and must_store(target, kept, ending, passed):
+            storing = self._store_and_publish(target, result, kept, ending.notes)
             self._work = asyncio.get_running_loop().create_task(storing)
         else:
-            self._publish(preview(result, kept, target))
+            self._publish(preview(result, kept, ending.notes, target))
 
-    async def _store_and_publish(self, target: ResultTarget, result: RunResult) -> None:
-        kept = (self._outputs[0].kept(), self._outputs[1].kept())
-        self._publish(await store_result(self._store, target, result, kept))
+    def _with_notes(self, ending: Ending, kept: KeptOutput) -> Ending:
+        """The same ending with what its author can do about the limits that the program met."""
+        cut = [
+            cut_advice(name, len(part.head) + len(part.tail), part.total)
+            for name, part in zip(("stdout", "stderr"), kept, strict=True)
+            if not part.complete
+        ]
+        lines = [ending.advice, *cut] if ending.advice else cut
+        last = self._outputs[1].last(1)
+        return replace(ending, notes=appended(lines, fresh_line=last in (b"", b"\n")))
+
+    async def _store_and_publish(
+        self, target: ResultTarget, result: RunResult, kept: KeptOutput, notes: bytes
+    ) -> None:
+        self._publish(await store_result(self._store, target, result, kept, notes))
 
     def _publish(self, result: RunResult) -> None:
         self._result = result

@@ -21,10 +21,12 @@ from kubecoderun_sidecar.dialogue import (
     parse_exit,
     parse_fault,
     parse_hello,
+    parse_warm,
 )
 from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.fields import ProtocolError, decode_object, encode_object
 from kubecoderun_sidecar.frames import FrameDecoder, FrameError, encode_frame
+from kubecoderun_sidecar.limits import Bounds
 from kubecoderun_sidecar.listing import ListedFile, Listing
 from kubecoderun_sidecar.pulling import Pull
 
@@ -79,6 +81,7 @@ class RuntimeLink:
         """None while nobody has connected."""
         self.languages: frozenset[str] = frozenset()
         self.features: frozenset[str] = frozenset()
+        self.bounds = Bounds()
         self.was_warm = False
         self.settled = asyncio.Event()
         """Set once it is certain whether the runtime becomes warm: it is, or it is lost."""
@@ -296,7 +299,7 @@ class RuntimeLink:
                 self._enter(Phase.GREETED)
                 self._deadline(WARM_SECONDS, "the runner did not become warm in time")
             case 0x57:  # W
-                decode_object(bytes(payload), "warm")
+                self.bounds = parse_warm(bytes(payload))
                 self._enter(Phase.WARM)
                 self.was_warm = True
                 self.settled.set()

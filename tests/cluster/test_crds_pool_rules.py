@@ -57,6 +57,9 @@ def test_defaults_are_those_of_the_models(kubectl: Kubectl) -> None:
         "maxFiles": 64,
         "maxFileBytes": 157_286_400,
         "maxTotalFileBytes": 536_870_912,
+        "maxPrintedBytes": 2_147_483_648,
+        "maxProcesses": 512,
+        "maxOpenFiles": 4096,
     }
     assert stored["sessionDefaults"] == {
         "timeoutSeconds": 30,
@@ -120,6 +123,10 @@ def test_unknown_fields_are_told_and_dropped(kubectl: Kubectl) -> None:
         ({"limits": {"maxTimeoutSeconds": 29}}, "timeoutSeconds must not be larger than limits"),
         ({"limits": {"maxTimeoutSeconds": 86_401}}, "less than or equal to 86400"),
         ({"limits": {"maxOutputBytes": 1_048_577}}, "less than or equal to 1048576"),
+        ({"limits": {"maxPrintedBytes": 1_048_575}}, "greater than or equal to 1048576"),
+        ({"limits": {"maxProcesses": 15}}, "greater than or equal to 16"),
+        ({"limits": {"maxProcesses": 32_769}}, "less than or equal to 32768"),
+        ({"limits": {"maxOpenFiles": 63}}, "greater than or equal to 64"),
         ({"sessionDefaults": {"ttlSecondsAfterFinished": 9}}, "greater than or equal to 10"),
         (
             {"runtime": {"resources": {"limits": {"memory": "64Mi"}}}},

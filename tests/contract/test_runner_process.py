@@ -257,7 +257,9 @@ def test_nothing_is_left_of_a_spare_and_its_shadow(runner: RunnerProcess, env: d
 def test_usage_counts_children_that_nobody_waited_for(runner: RunnerProcess) -> None:
     spin = "import time\nwhile time.process_time() < 1: pass"
     runner.prepare(
-        f"import subprocess, time; subprocess.Popen(['python', '-c', {spin!r}]); time.sleep(4)".encode()
+        f"import subprocess, time; child = subprocess.Popen(['python', '-c', {spin!r}])\n"
+        "def state(): return open(f'/proc/{child.pid}/stat').read().rpartition(')')[2].split()[0]\n"
+        "while state() != 'Z': time.sleep(0.05)".encode()
     )
     assert runner.go().exit["cpuSeconds"] > 0.9
 
@@ -287,3 +289,32 @@ def test_not_as_any_other_process() -> None:
 
     with pytest.raises(RuntimeError, match="PID 1"):
         kill_everything()
+
+
+def test_a_program_that_prints_without_end_is_ended(runner: RunnerProcess) -> None:
+    runner.prepare(b"import sys\nwhile True: sys.stdout.write('x' * 100000)", output_bytes=3_000_000)
+    outcome = runner.go(keep=10)
+    assert (outcome.exit["limit"], outcome.exit["signal"]) == ("output", "SIGKILL")
+    # what was in the pipe is still passed on
+    assert 3_000_000 < outcome.output_bytes < 6_000_000
+
+
+def test_open_files_have_a_limit(tmp_path: Path) -> None:
+    with RunnerProcess(tmp_path, preload="", env={"KCR_OPEN_FILES": "64"}) as runner:
+        assert runner.warm["limits"]["openFiles"] == 64
+        runner.prepare(b"import os\nkept = []\nwhile True: kept.append(open(os.devnull))")
+        outcome = runner.go()
+        assert outcome.exit["exitCode"] == 1
+        assert b"[Errno 24] Too many open files" in outcome.stderr
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """The words may be missing: a program can say nothing about what went wrong."""
+    with RunnerProcess(tmp_path, preload="", scratch="2m") as runner:
+        runner.prepare(b"open('big', 'wb').write(bytes(1 << 20)); print('fits')")
+        assert runner.go().exit["limit"] is None
+        runner.prepare(
+            b"try: open('b', 'wb', buffering=0).write(bytes(4 << 20))\nfinally: import os; os._exit(9)"
+        )
+        outcome = runner.go()
+        assert (outcome.exit["exitCode"], outcome.exit["limit"]) == (9, "disk")

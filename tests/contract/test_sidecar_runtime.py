@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -283,15 +284,21 @@ async def test_a_runner_that_dies_answers_at_once_with_the_output_so_far(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("fields", "reason", "told"),
     [
-        ({"exitCode": 3}, "NonZeroExit"),
-        ({"exitCode": None, "signal": "SIGSEGV"}, "Signalled"),
-        ({"exitCode": None, "signal": "SIGKILL", "timedOut": True}, "TimeLimit"),
-        ({"exitCode": None, "signal": "SIGKILL", "oom": True}, "OOMKilled"),
+        ({"exitCode": 3}, "NonZeroExit", None),
+        ({"exitCode": None, "signal": "SIGSEGV"}, "Signalled", None),
+        ({"exitCode": None, "signal": "SIGKILL", "timedOut": True}, "TimeLimit", "Time limit: .* after 30 s"),
+        ({"exitCode": None, "signal": "SIGKILL", "oom": True}, "OOMKilled", "Memory limit: "),
+        (
+            {"exitCode": None, "signal": "SIGKILL", "limit": "output"},
+            "OutputLimit",
+            "Output limit: .* 6 bytes",
+        ),
+        ({"exitCode": 1, "limit": "disk"}, "DiskFull", "Disk limit: "),
     ],
 )
-async def test_honest_ends(tmp_path: Path, fields: dict[str, object], reason: str) -> None:
+async def test_honest_ends(tmp_path: Path, fields: dict[str, object], reason: str, told: str | None) -> None:
     async def script(runner: FakeRunner) -> None:
         await runner.run(b"out", b"err", **fields)
 
@@ -299,7 +306,10 @@ async def test_honest_ends(tmp_path: Path, fields: dict[str, object], reason: st
         result = await run_with(pod, script)
         assert result.reason == reason
         assert (result.exit_code, result.signal) == (fields.get("exitCode"), fields.get("signal"))
-        assert (result.stdout.text, result.stderr.text) == ("out", "err")
+        stderr, _, line = str(result.stderr.text).partition("\n[kubecoderun] ")
+        assert (result.stdout.text, stderr) == ("out", "err")
+        assert re.match(told, line) if told else not line
+        assert (result.stderr.bytes, result.stderr.truncated) == (3, False)
         assert (result.usage.cpu_seconds, result.usage.max_rss_bytes) == (0.01, 9_000_000)
 
 

@@ -59,12 +59,16 @@ class RunnerProcess:
         preload: str = PRELOAD,
         env: Mapping[str, str] | None = None,
         network: str = "None",
+        scratch: str | None = None,
+        uid: int | None = None,
     ) -> None:
+        """For root only: `scratch`, size of a file system of its own for the working directory; `uid`,
+        another user to run as."""
         self.workspace = folder
         self._temporary = tempfile.TemporaryDirectory(prefix="kcr-")
         base = Path(self._temporary.name)
         base.chmod(0o755)
-        self._link_python(base)
+        self._link_python(base, sys.executable if uid is None else "/usr/bin/python3")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = base / "runner.sock"
         listener.bind(str(path))
@@ -88,9 +92,22 @@ class RunnerProcess:
             "import sys; sys.path.insert(0, sys.argv.pop(1));"
             "from kubecoderun_runner.__main__ import main; main()"
         )
+        mount = f'mount -t tmpfs -o size={scratch} scratch {folder} && exec "$@"'
+        mounted = ["sh", "-c", mount, "sh"] if scratch else []
+        if uid is not None:
+            os.chown(folder, uid, uid)
+            mounted += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*namespace_command(), f"{base}/bin/python", "-I", "-c", command, str(ROOT / "runner")],
+                [
+                    *namespace_command(),
+                    *mounted,
+                    f"{base}/bin/python",
+                    "-I",
+                    "-c",
+                    command,
+                    str(ROOT / "runner"),
+                ],
                 env=variables,
                 stdout=log,
                 stderr=log,
@@ -107,13 +124,13 @@ class RunnerProcess:
         self.hello = self.expect("H")
         self.warm = self.expect("W")
 
-    def _link_python(self, base: Path) -> None:
+    def _link_python(self, base: Path, interpreter: str) -> None:
         (base / "bin").mkdir()
         # a wrapper keeps the virtual environment, which a symbolic link would lose
         for name in ("python", "python3"):
             wrapper = base / "bin" / name
-            wrapper.symlink_to(sys.executable)
-        if sys.prefix != sys.base_prefix:
+            wrapper.symlink_to(interpreter)
+        if interpreter == sys.executable and sys.prefix != sys.base_prefix:
             shutil.copy(Path(sys.prefix) / "pyvenv.cfg", base / "pyvenv.cfg")
             (base / "lib").symlink_to(Path(sys.prefix) / "lib")
             (base / "lib64").symlink_to(Path(sys.prefix) / "lib")
@@ -145,9 +162,10 @@ class RunnerProcess:
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
         seconds: float = 30.0,
+        output_bytes: int = 0,
     ) -> None:
         order = {"language": "py", "args": args or [], "env": env or {}, "timeoutSeconds": seconds,
-                 "stdinBytes": len(stdin), "codeBytes": len(code)}  # fmt: skip
+                 "stdinBytes": len(stdin), "codeBytes": len(code), "outputBytes": output_bytes}  # fmt: skip
         self.send("R", json.dumps(order).encode())
         for kind, data in (("C", code), ("I", stdin)):
             for start in range(0, len(data), 65536):

@@ -51,7 +51,11 @@ def test_every_reason_has_an_answer_in_both_forms(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "OOMKilled", "RuntimeLost"]
+    "reason",
+    [
+        *("Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "OOMKilled", "RuntimeLost"),
+        *("OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit"),
+    ],
 )
 def test_what_a_program_does_is_always_200(reason: str) -> None:
     assert answer(reason).status == 200
@@ -75,6 +79,24 @@ def test_what_a_program_does_is_always_200(reason: str) -> None:
             "Killed by signal SIGSEGV",
         ),
         ("Succeeded", {"stdoutTruncated": True}, "OL", "stdout length exceeded", None, ""),
+        (
+            "OutputLimit",
+            {"exitCode": None},
+            "OL",
+            "Output limit exceeded",
+            "SIGKILL",
+            "Output limit exceeded",
+        ),
+        ("DiskFull", {"exitCode": 1}, None, "No space left", None, "No space left"),
+        ("ProcessLimit", {"exitCode": 1}, None, "Too many processes", None, "Too many processes"),
+        (
+            "OpenFilesLimit",
+            {"exitCode": None, "signal": "SIGABRT"},
+            "SG",
+            "Too many open files",
+            "SIGABRT",
+            "Too many open files",
+        ),
         (
             "TimeLimit",
             {"stdoutTruncated": True},
@@ -101,6 +123,14 @@ def test_status_message_signal_and_line(
     assert made["code"] == fields.get("exitCode", 0)
     assert made["stdout"] == "out\n"
     assert made["stderr"] == ("trace" if not line else f"trace\n[kubecoderun] {line}\n")
+
+
+@pytest.mark.parametrize("reason", ["TimeLimit", "OOMKilled", "OutputLimit", "DiskFull"])
+def test_what_the_sandbox_has_told_is_not_told_again(reason: str) -> None:
+    told = "trace\n[kubecoderun] Some limit: do this instead.\n"
+    made = answer(reason, result(stderr=told)).body
+    assert made["stderr"] == told
+    assert made["message"]
 
 
 @pytest.mark.parametrize("phase", Phase)

@@ -180,6 +180,9 @@ def test_not_quantities(quantity: object) -> None:
         {"limits": {"maxFiles": 257}},
         {"limits": {"maxFileBytes": 0}},
         {"limits": {"maxTotalFileBytes": 2**40 + 1}},
+        {"limits": {"maxPrintedBytes": 0}},
+        {"limits": {"maxProcesses": 15}},
+        {"limits": {"maxOpenFiles": 1_048_577}},
         {"sessionDefaults": {"filesTtlSeconds": 9}},
     ],
 )

@@ -269,6 +269,26 @@ def test_files_of_a_run_whose_runtime_died_are_kept() -> None:
     assert "; 1 file was not kept: big.bin (the object store did not take it)" in made["message"]
 
 
+def test_memory_as_the_cause_comes_with_advice() -> None:
+    """Where the kernel was faster than the runner, only the node knows."""
+    found = ended(result(reason="RuntimeLost", exit_code=None, stderr=Captured("half a line", bytes=11)), 30)
+    oom = replace(POD, runtime_ending=Ending("OOMKilled", 137, ""))
+    made = completed(with_cause(found, oom))
+    assert made["result"]["stderr"].startswith("half a line\n[kubecoderun] Memory limit: ")
+    assert made["result"]["stderrBytes"] == 11
+    binary = ended(result(reason="RuntimeLost", exit_code=None, stderr=Captured(None, "/w==", 1)), 30)
+    assert "stderr" not in completed(with_cause(binary, oom))["result"]
+
+
+def test_an_eviction_for_scratch_space_is_a_full_disk() -> None:
+    message = 'Usage of EmptyDir volume "data" exceeds the limit "256Mi".'
+    evicted = replace(POD, pod_reason="Evicted", message=message)
+    found = ended(result(reason="RuntimeLost", exit_code=None), 30)
+    assert completed(with_cause(found, evicted))["reason"] == "DiskFull"
+    assert message in lost(evicted).message
+    assert lost(replace(evicted, message="The node was low on resource: memory.")).reason == "PodLost"
+
+
 def test_a_session_that_keeps_files() -> None:
     made = Record(1, 2).completed(held(3), 5.0)
     SessionStatus.model_validate(made)

@@ -119,6 +119,8 @@ def test_the_runtime() -> None:
         "KCR_WORKSPACE": "/mnt/data",
         "KCR_NETWORK": "None",
         "KCR_PRELOAD": "numpy",
+        "KCR_PROCESSES": "512",
+        "KCR_OPEN_FILES": "4096",
     }
     mounts = {mount["name"]: mount["mountPath"] for mount in runtime["volumeMounts"]}
     assert mounts == {"channel": "/run/kubecoderun", "data": "/mnt/data", "tmp": "/tmp"}
@@ -209,6 +211,8 @@ def test_the_revision_ignores_key_order_and_what_is_not_in_a_pod() -> None:
         {"runtime": {**SPEC["runtime"], "preload": []}},
         {"runtime": {**SPEC["runtime"], "resources": {"limits": {"memory": "2Gi"}}}},
         {"network": "Unmanaged"},
+        {"limits": {"maxProcesses": 64}},
+        {"limits": {"maxOpenFiles": 128}},
         {"pod": {"labels": {"a": "1"}}},
     ],
 )
