@@ -4,7 +4,8 @@ and pools.
 Plain data in, sentences out: no clock, no client. The caller passes each change with the time it was seen
 (seconds of any steady clock) and calls `tick` about once a second for the promises that are about time.
 
-I1 a pod serves one owner for life. I2 a session never names two pods unless `status.attempts` rose. I3 no
+I1 a pod serves one owner for life; if that is a workspace, one run of it at a time. I2 a session never
+names two pods unless `status.attempts` rose. I3 no
 pod is created beyond the pool's target (replicas and waiting sessions) or its maxPods. I4 no pod outlives
 its owner by 60 s. I5 observedGeneration never exceeds the generation and never falls. I6 a terminal phase
 never changes. I7 every terminal session has a reason and a finish time.
@@ -12,6 +13,7 @@ never changes. I7 every terminal session has a reason and a finish time.
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 Object = dict[str, Any]
@@ -84,6 +86,8 @@ class Invariants:
         self._pools: dict[str, Pool] = {}
         self._pods_of: dict[str, set[str]] = defaultdict(set)
         self._users_of: dict[str, set[str]] = defaultdict(set)
+        self._turns: dict[str, dict[str, tuple[str, str, str]]] = defaultdict(dict)
+        """By workspace and run: when the run's program started and ended, and its name."""
         self._creations: list[Creation] = []
         self._told: set[str] = set()
 
@@ -118,8 +122,11 @@ class Invariants:
         uid, status = thing["metadata"]["uid"], thing.get("status") or {}
         request = thing.get("spec", {}).get("request", {})
         name = thing["metadata"]["name"]
-        session = self._sessions.setdefault(uid, Session(name, request.get("poolRef", {}).get("name")))
+        # A run in a workspace waits for its turn, not for a pod of the pool.
+        pool = None if "workspaceRef" in request else request.get("poolRef", {}).get("name")
+        session = self._sessions.setdefault(uid, Session(name, pool))
         self._one_pod(uid, session, status)
+        self._note_turn(uid, session, status)
         self._one_end(session, status)
         session.observed = self._generations(f"session {name}", thing, session.observed)
         session.phase = status.get("phase") or session.phase
@@ -161,6 +168,18 @@ class Invariants:
                     f"I2: session {session.name} was given {len(pods)} pods in {session.attempts} attempts"
                 )
 
+        for workspace, turns in self._turns.items():
+            times = sorted(turns.values())
+            for before, after in pairwise(times):
+                if after[0] < before[1]:
+                    both = f"{before[2]} and {after[2]}"
+                    self._tell(f"I1: {both} ran at the same time in workspace {workspace}")
+
+    def _note_turn(self, uid: str, session: Session, status: Object) -> None:
+        workspace, timings = (status.get("workspaceRun") or {}).get("uid"), status.get("timings") or {}
+        if workspace and timings.get("started") and timings.get("finished"):
+            self._turns[workspace][uid] = (timings["started"], timings["finished"], session.name)
+
     def _tell(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
@@ -182,9 +201,9 @@ class Invariants:
         if pod_uid and session.pod_uid and pod_uid != session.pod_uid and attempts <= session.attempts:
             self._tell(f"I2: session {session.name} names a second pod in attempt {attempts}")
         if pod_uid:
-            self._users_of[pod_uid].add(uid)
+            self._users_of[pod_uid].add((status.get("workspaceRun") or {}).get("uid") or uid)
             if len(self._users_of[pod_uid]) > 1:
-                self._tell(f"I1: pod {pod_uid} is named by {len(self._users_of[pod_uid])} sessions")
+                self._tell(f"I1: pod {pod_uid} is named by {len(self._users_of[pod_uid])} owners")
             session.pod_uid = pod_uid
         session.attempts = max(attempts, session.attempts)
 

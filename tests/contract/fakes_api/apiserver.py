@@ -101,6 +101,8 @@ class FakeApiServer:
     delete_statuses: list[int] = field(default_factory=list)
     before_patch: Callable[[], None] = lambda: None
     """Called before a patch is applied: what somebody else does in between."""
+    before_delete: Callable[[], None] = lambda: None
+    """The same before a deletion."""
     watch_statuses: list[int] = field(default_factory=list)
     """Statuses to answer the next watches of sessions with."""
     deaf: bool = False
@@ -227,7 +229,8 @@ class FakeApiServer:
         name = resource["metadata"]["name"]
         if (plural, name) in self.objects:
             return _status(409, "AlreadyExists")
-        resource["metadata"] |= {"uid": f"uid-{name}", "generation": 1, "creationTimestamp": now()}
+        uid = f"uid-{name}-{self._version}"
+        resource["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": now()}
         self.put(plural, resource)
         status = self.answer(resource)
         if status is not None:
@@ -273,8 +276,13 @@ class FakeApiServer:
         self.requests[f"delete {plural}"] += 1
         if self.delete_statuses:
             return _status(self.delete_statuses.pop(0))
-        if (plural, name) not in self.objects:
+        self.before_delete()
+        found = self.objects.get((plural, name))
+        if found is None:
             return _status(404, "NotFound")
+        wanted = (await request.json()).get("preconditions", {}) if request.can_read_body else {}
+        if wanted.get("uid", found["metadata"].get("uid")) != found["metadata"].get("uid"):
+            return _status(409, "Conflict")
         self.delete(plural, name)
         return web.json_response({"kind": "Status", "status": "Success"})
 
