@@ -166,8 +166,9 @@ class Workspace(Run):
 
     async def _serve(self) -> Outcome:
         self._record.timings.setdefault("queued", timestamp(time.time()))
-        limits = await self._admitted()
+        # First the pod that is there: it goes with the workspace if that is not to be served.
         self._held = None if self._fresh else await self._find_again()
+        limits = await self._admitted()
         if self._held is None:
             self._held = await self._get_pod(limits)
         await self._open(self._held.pod, limits)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from kubecoderun_crds.reasons import Phase, Reason
 from kubecoderun_operator import intake
+from kubecoderun_operator.answer import SessionGoneError
 from kubecoderun_operator.binding import Binder, Bond, EndedError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.members import Member
@@ -123,6 +124,8 @@ class WorkspaceRun(Run):
         try:
             await self._answer.commit(self._record.running())
             binding = await preparing
+        except SessionGoneError:
+            raise EndedError(Outcome(Reason.CANCELLED)) from None
         finally:
             preparing.cancel()
         if binding.bond is not Bond.BOUND:

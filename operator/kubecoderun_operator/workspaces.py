@@ -1,8 +1,9 @@
 """The workspaces that are being served, and how a run finds the one it names."""
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from kubecoderun_crds.reasons import Mode, Reason
 from kubecoderun_operator import orders
@@ -11,6 +12,9 @@ from kubecoderun_operator.cluster import ApiError, Cluster
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outcomes import Outcome
 from kubecoderun_operator.workspace import Workspace
+
+_LOOKS: Final = 10
+_LOOK_PAUSE: Final = 0.5
 
 
 class Workspaces:
@@ -51,8 +55,7 @@ class Workspaces:
             if raw is None or session is None or not _fits(run, session):
                 raise EndedError(_not_found(name))
             if not session.terminal:
-                self._seen(raw)
-            found = self._served.get((run.namespace, name))
+                found = await self._begun(raw)
             if found is None:
                 why = session.status.get("reason") or "it ends"
                 raise EndedError(Outcome(Reason.WORKSPACE_ENDED, f"the workspace {name} had ended: {why}"))
@@ -62,6 +65,17 @@ class Workspaces:
             other = f"the workspace {name} is of the pool {found.session.pool}, not {run.pool}"
             raise EndedError(Outcome(Reason.INVALID_REQUEST, other))
         return found
+
+    async def _begun(self, raw: dict[str, Any]) -> Workspace | None:
+        """The workspace of a session that is not over. An operator that ends begins nothing any more, and
+        neither is it to say that there is no workspace: it is about to stop the run that asks."""
+        key = (raw["metadata"]["namespace"], raw["metadata"]["name"])
+        for _ in range(_LOOKS):
+            self._seen(raw)
+            if key in self._served:
+                break
+            await asyncio.sleep(_LOOK_PAUSE)
+        return self._served.get(key)
 
     async def _ask(self, namespace: str, name: str) -> dict[str, Any] | None:
         try:
