@@ -309,6 +309,8 @@ class Workspace(Run):
     def _give_turn(self) -> None:
         if self._held is None or self._end is not None:
             return
+        if outcomes.ended_pod(self._held.pod, self._held.gone) is not None:
+            return  # `_watch_over` will see it too
         run = self._occupancy.next(time.time())
         if run is not None:
             waiter = self._waiters.get(run)

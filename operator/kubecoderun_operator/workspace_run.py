@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kubecoderun_crds.reasons import Phase, Reason
-from kubecoderun_operator import intake
+from kubecoderun_operator import intake, outcomes
 from kubecoderun_operator.answer import SessionGoneError
-from kubecoderun_operator.binding import Binder, Bond, EndedError
+from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order, Session
@@ -28,6 +28,7 @@ from kubecoderun_operator.workspaces import Workspaces
 logger = logging.getLogger(__name__)
 
 _POD_IS_LOST: Final = frozenset({Reason.POD_LOST, Reason.NODE_LOST, Reason.SIDECAR_LOST, Reason.RUNTIME_LOST})
+_PAUSES: Final = (0.0, 0.3, 1.0, 2.0)
 _CLEAR_SECONDS: Final = 10.0
 _CLEAR_PAUSE: Final = 0.2
 
@@ -120,7 +121,7 @@ class WorkspaceRun(Run):
         if self._record.workspace_run is None:
             self._record.workspace_run = {"uid": workspace.uid, "number": workspace.next_number()}
         # Both at once; the program is started when both are acknowledged.
-        preparing = asyncio.create_task(self._bind(Binder(self._tools).prepare(held.pod, order)))
+        preparing = asyncio.create_task(self._prepare(held, order))
         try:
             await self._answer.commit(self._record.running())
             binding = await preparing
@@ -136,6 +137,16 @@ class WorkspaceRun(Run):
         if self._stopped and not again:
             return Outcome(Reason.WORKSPACE_ENDED)
         return await self._start(held, attach=again)
+
+    async def _prepare(self, held: HeldPod, order: Order) -> Binding:
+        """Other runs would take another pod when a sidecar does not answer. This one holds what the user has
+        left, so it is asked more than once."""
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            binding = await self._bind(Binder(self._tools).prepare(held.pod, order))
+            if binding.cause != "unreachable" or outcomes.ended_pod(held.pod, held.gone) is not None:
+                break
+        return binding
 
     async def _checked(self, workspace: Workspace) -> Order:
         assert workspace.pool_spec is not None

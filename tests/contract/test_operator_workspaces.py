@@ -205,6 +205,22 @@ async def test_a_runtime_that_ended_is_found_by_the_next_run() -> None:
         assert (await on.ended(workspace))["reason"] == "RuntimeLost"
 
 
+async def test_a_sidecar_that_does_not_answer_for_a_moment_costs_nothing() -> None:
+    async with operating(sidecar_answer_seconds=0.5) as on:
+        on.pool()
+        workspace = on.workspace()
+        await active(on, workspace)
+        pod = pod_of(on, workspace)
+        on.node.sidecar(pod).unreachable = True
+        run = on.run_in("mine", "print:1")
+        await on.until(lambda: on.status(run).get("phase") == "Running", "it is its turn")
+        await asyncio.sleep(0.2)
+        on.node.sidecar(pod).unreachable = False
+        assert (await on.ended(run))["result"]["stdout"] == "1"
+        assert starts(on, run) == [1]
+        assert on.status(workspace)["phase"] == "Active"
+
+
 async def test_a_run_that_cannot_be_delivered_costs_nobody_else_anything() -> None:
     async with operating() as on:
         on.pool()
