@@ -129,8 +129,7 @@ MODE_MEANINGS: Final[dict[Mode, str]] = {
 PHASE_MEANINGS: Final[dict[Phase, str]] = {
     Phase.PENDING: "accepted by the API server, not yet seen by the operator",
     Phase.QUEUED: "seen by the operator, waits for a pod",
-    Phase.RUNNING: "the program has been running for a while (short runs skip this phase), or is about to "
-    "start in a workspace",
+    Phase.RUNNING: "it has a pod, in which the program is about to start or runs",
     Phase.ACTIVE: "a session of mode Workspace that has its pod",
     Phase.SUCCEEDED: "the program ended with exit code 0",
     Phase.FAILED: "the program ended otherwise, or could not be run; the reason says which",

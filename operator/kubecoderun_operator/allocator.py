@@ -4,8 +4,8 @@ The allocator hears about pods from a watch that may be late, repeat itself or g
 out pods at once, in memory. What keeps a pod from being handed out twice under such views is that a pod's
 *standing* only ever rises, and that the uid of a pod that is gone is remembered for a while.
 
-The sidecar's first-wins lock and the test in the pod patch stand behind this; with one operator neither
-should ever have to decide.
+The sidecar's first-wins lock and the rules of the session's status stand behind this; with one operator
+neither should ever have to decide.
 """
 
 from collections import OrderedDict
@@ -26,9 +26,9 @@ class Standing(IntEnum):
 
     FREE = 0
     RESERVED = 1
-    """Promised to a session; the pod's label does not say so yet."""
+    """Promised to a session; the API server does not know it yet."""
     ASSIGNED = 2
-    """Belongs to a session, and its label says so."""
+    """Belongs to a session: the status of the session names it, or its label names the session."""
     SPENT = 3
     """Serves nobody any more and is being removed."""
 
@@ -40,13 +40,13 @@ class Seat:
     member: Member
     standing: Standing
     session: str = ""
-    labelled: bool = False
-    """Its label names a session: acknowledged by the API server, perhaps not yet seen."""
+    noted: bool = False
+    """The API server has noted in a session's status whose it is, whatever the pod's label says."""
 
     @property
     def leaves(self) -> bool:
         """It serves nobody any more, but still counts as unassigned to everybody else."""
-        warm = self.member.state == PodState.WARM and not self.labelled and not self.member.deleting
+        warm = self.member.state == PodState.WARM and not self.noted and not self.member.deleting
         return self.standing is Standing.SPENT and warm
 
 
@@ -69,7 +69,7 @@ class Counts:
     terminating: int
     waiting: int
     leaving: int = 0
-    """Of the terminating pods, those whose label still says warm and whose deletion has not been seen: to
+    """Of the terminating pods, those that never had a session and whose deletion has not been seen: to
     everybody but this process they are unassigned pods."""
 
     @property
@@ -89,7 +89,7 @@ class Allocator:
         self._labelled: dict[str, set[str]] = {}
         self._queue: OrderedDict[str, Waiting] = OrderedDict()
         self._turned_up: dict[str, None] = {}
-        """Sessions in the queue of which a pod turned out to carry the label already."""
+        """Sessions in the queue that turned out to have a pod already."""
         self._gone: OrderedDict[str, float] = OrderedDict()
 
     # --- what the watch says ----------------------------------------------------------------------
@@ -188,15 +188,30 @@ class Allocator:
         self._sort(seat)
 
     def assigned(self, session: str) -> Member | None:
-        """The pod reserved for the session now carries the session's label; that pod."""
+        """The session's status now names the pod reserved for it; that pod."""
         uid = self._by_session.get(session)
         if uid is None:
             return None
         seat = self._seats[uid]
         if seat.standing is Standing.RESERVED:
             seat.standing = Standing.ASSIGNED
-            seat.labelled = True
+            seat.noted = True
         return seat.member
+
+    def take(self, uid: str, session: str) -> None:
+        """The status of this unfinished session names the pod, whoever has written that."""
+        seat = self._seats.get(uid)
+        if seat is None or seat.standing >= Standing.ASSIGNED:
+            return
+        seat.noted = True
+        self._own(seat, session, Standing.ASSIGNED)
+        self._sort(seat)
+
+    def hand_over(self, uid: str, session: str) -> None:
+        """The pod's sidecar says that it is this session's, not the one's whose status names it."""
+        seat = self._seats.get(uid)
+        if seat is not None and seat.standing is Standing.ASSIGNED:
+            self._own(seat, session, Standing.ASSIGNED)
 
     def spend(self, uid: str) -> bool:
         """The pod serves nobody from now on: it is done, broken or in other hands. False if it is not
@@ -280,7 +295,7 @@ class Allocator:
         if standing is Standing.RESERVED:
             self._queue.pop(session, None)
         elif session in self._queue:
-            # A patch of an operator that has ended, or whose answer was lost, has landed. Nobody but the
+            # A write of an operator that has ended, or whose answer was lost, has landed. Nobody but the
             # queue knows who waits for this session's pod.
             self._turned_up[session] = None
 

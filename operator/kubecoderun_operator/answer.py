@@ -19,6 +19,15 @@ class SessionGoneError(Exception):
     """The session was deleted, or another one has its name now, or it has ended without us."""
 
 
+class PodTakenError(Exception):
+    """The session's status names another pod by now: an earlier operator was faster."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        super().__init__("the session has another pod")
+        self.found = found
+        """The session as it stands."""
+
+
 class Answer:
     """The status of one session, on its way."""
 
@@ -41,15 +50,22 @@ class Answer:
                     return
                 logger.warning("a status was refused", extra=self._about(cause=error.message))
 
-    async def commit(self, status: dict[str, Any]) -> None:
-        """Write a status on the way that something depends on. Raises ApiError for a refusal, and
-        SessionGoneError if nobody is there."""
+    async def assign(self, status: dict[str, Any]) -> None:
+        """Write the status that names the session's pod. The program may be started only after this.
+
+        Raises PodTakenError if the status names another pod already, and SessionGoneError.
+        """
         async with self._writing:
             try:
                 await self._write(status)
             except ApiError as error:
-                await self._see_whether_it_is_there(error)
-                raise
+                found = await self._see_whether_it_is_there(error)
+                named = (found.get("status") or {}).get("pod") or {}
+                if not named.get("uid"):
+                    raise
+                if named["uid"] != status["pod"]["uid"]:
+                    raise PodTakenError(found) from error
+                # An attempt whose answer was lost has written it, and an update has come since.
 
     async def complete(self, outcome: Outcome) -> dict[str, Any]:
         """Write the final status; returns the session as stored.
@@ -78,7 +94,7 @@ class Answer:
         seen = self._session
         return await self._cluster.write_session_status(seen.namespace, seen.name, seen.uid, status)
 
-    async def _see_whether_it_is_there(self, error: ApiError) -> None:
+    async def _see_whether_it_is_there(self, error: ApiError) -> dict[str, Any]:
         if error.status == HTTPStatus.NOT_FOUND:
             raise SessionGoneError from error
         try:
@@ -90,6 +106,7 @@ class Answer:
         ended = (found.get("status") or {}).get("phase") in TERMINAL_PHASES
         if found["metadata"]["uid"] != self._session.uid or ended:
             raise SessionGoneError from error
+        return found
 
     def _about(self, **fields: object) -> dict[str, Any]:
         return about(namespace=self._session.namespace, session=self._session.name, **fields)

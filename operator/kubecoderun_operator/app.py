@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import kopf
 
-from kubecoderun_operator import handlers, orders, recovery
+from kubecoderun_operator import handlers, orders
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.bucket import Bucket
 from kubecoderun_operator.cluster import ApiError, ApiLimits, ApiUnreachableError, Cluster
 from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
-from kubecoderun_operator.members import Member, member, version_of
+from kubecoderun_operator.members import Member
 from kubecoderun_operator.orphans import Terms
 from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
@@ -144,39 +144,16 @@ class App:
     async def take_over(self) -> None:
         """Learn what is there, and go on with every unfinished session. Only then may anything be removed."""
         await load_pools(self._cluster, self._settings.namespaces, self.registry)
-        unfinished = 0
+        unfinished = []
         for namespace in self._settings.namespaces:
-            doubtful = []
-            async for raw in self._cluster.unfinished_sessions(namespace):
-                unfinished += 1
-                seen = orders.session(raw)
-                carried = bool(self.registry.carriers(seen.uid))
-                until = self.elector.predecessor_until
-                if recovery.is_doubtful(seen.phase, seen.created, until, carried=carried):
-                    doubtful.append(raw)
-                else:
-                    self.desk.session_seen(None, raw)
-            vanished = await self._vanished_pods(namespace, doubtful) if doubtful else {}
-            for raw in doubtful:
-                self.desk.session_seen(None, raw, vanished=vanished.get(raw["metadata"]["uid"]))
+            unfinished += [raw async for raw in self._cluster.unfinished_sessions(namespace)]
+        # All pods that are in use are known before the first session asks for one.
+        for raw in unfinished:
+            self.desk.take_pod(orders.session(raw))
+        for raw in unfinished:
+            self.desk.session_seen(None, raw)
         self.registry.start()
-        logger.info("taken over", extra=about(unfinished_sessions=unfinished, epoch=self.elector.epoch))
-
-    async def _vanished_pods(self, namespace: str, doubtful: list[dict[str, Any]]) -> dict[str, Member]:
-        """By session: pods that have carried one of these sessions since it was created. None of them is
-        there any more, or the session would not be in doubt."""
-        since = min(version_of(raw["metadata"]) for raw in doubtful)
-        found = {}
-        try:
-            async for raw in self._cluster.pods_since(namespace, since):
-                pod = member(raw)
-                if pod is not None and pod.session_uid:
-                    found[pod.session_uid] = pod
-        except ApiError as error:
-            # 410: a long time without any operator, or the API server itself was restarted meanwhile. That a
-            # pod was lost in that time, of a session that was too young to leave a trace, is the rarer case.
-            logger.warning("the past of some sessions is not known", extra=about(cause=str(error)))
-        return found
+        logger.info("taken over", extra=about(unfinished_sessions=len(unfinished), epoch=self.elector.epoch))
 
     async def _wait_for_kinds(self) -> None:
         told = False
@@ -235,8 +212,8 @@ class App:
         terms = Terms(SEEN_SECONDS, settings.orphan_seconds, settings.orphan_share)
         return Purger(storage, bucket, self._cluster, self.elector.check, terms)
 
-    def _pod_news(self, pod: Any, gone: bool) -> None:
-        self.desk.pod_seen(pod, gone)
+    def _pod_news(self, pod: Member, gone: bool, session_uid: str) -> None:
+        self.desk.pod_seen(pod, gone, session_uid)
 
 
 class _AllTasks(Collection[asyncio.Task[Any]]):

@@ -1,4 +1,5 @@
-"""Gives a reserved pod to a session: prepare in its sidecar and the patch of its labels, side by side.
+"""Gives a reserved pod to a session: prepare in its sidecar and the session's status that names it, side by
+side.
 
 Either may fail alone. Nothing is started before both are acknowledged, so a pod that is given up here has
 run nothing.
@@ -6,6 +7,7 @@ run nothing.
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -25,6 +27,11 @@ _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5
 
 
+def longest_fetch_seconds(fetch_seconds: float) -> float:
+    """How long the delivery of files may take in all, if one attempt may take so long."""
+    return (fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
+
+
 class EndedError(Exception):
     """The session has its answer, without or before a run."""
 
@@ -37,8 +44,8 @@ class Bond(StrEnum):
     """How the attempt to give a pod to a session came out."""
 
     BOUND = "bound"
-    NOT_OURS = "not-ours"
-    """The label could not be set: somebody else has the pod, or it is gone. It is left alone."""
+    TAKEN = "taken"
+    """The session has another pod: an earlier operator was faster. This one is to be removed."""
     UNUSABLE = "unusable"
     """The sidecar cannot or will not: the pod is to be removed."""
 
@@ -49,6 +56,8 @@ class Binding:
 
     bond: Bond
     cause: str = ""
+    owner: str = ""
+    """The uid of the session that has the pod, if it is another one."""
     timings: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,18 +67,21 @@ class Binder:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    async def bind(self, pod: Member, order: Order) -> Binding:
-        """Both halves at once. Raises EndedError if the request itself is at fault."""
-        prepare = asyncio.create_task(self.prepare(pod, order))
+    async def bind(self, pod: Member, order: Order, note: Callable[[], Coroutine[Any, Any, None]]) -> Binding:
+        """Both halves at once; note writes the status that names the pod.
+
+        Raises EndedError if the request itself is at fault, PodTakenError and SessionGoneError from note.
+        """
+        noting, preparing = asyncio.create_task(note()), asyncio.create_task(self.prepare(pod, order))
         try:
-            ours, patched = await self._label(pod, order), time.time()
+            await noting
+            noted = time.time()
+            prepared = await preparing
         except BaseException:
-            prepare.cancel()
+            noting.cancel()
+            preparing.cancel()
             raise
-        prepared = await prepare
-        if not ours:
-            return Binding(Bond.NOT_OURS, "patch")
-        prepared.timings["patched"] = timestamp(patched)
+        prepared.timings["patched"] = timestamp(noted)
         return prepared
 
     async def prepare(self, pod: Member, order: Order) -> Binding:
@@ -103,19 +115,33 @@ class Binder:
             return False
         return state.owner is not None and state.owner.uid == owner
 
-    async def _label(self, pod: Member, order: Order) -> bool:
-        """The API server's half. Whether the pod carries the session's label and is not being deleted."""
-        session, deadline = order.session, None
-        if order.fetches:
-            settings = self._tools.settings
-            fetching = int(settings.sidecar_fetch_seconds + _STORE_PAUSE) * _STORE_ATTEMPTS
-            deadline = fetching + settings.longest_run_seconds(order.timeout_seconds)
-        patch = pods.assignment(pod, session.name, session.uid, deadline, time.time())
-        return await self._patched(pod, session.uid, patch)
+    async def reserve(
+        self,
+        pod: Member,
+        workspace_uid: str,
+        note: Callable[[], Coroutine[Any, Any, None]],
+        patch: pods.JsonPatch,
+    ) -> Binding:
+        """Give a pod to a workspace: the sidecar's half and the status that names the pod, side by side; then
+        the pod's labels and deadline (`patch`), which are for its whole life.
 
-    async def reserve(self, pod: Member, workspace_uid: str, patch: pods.JsonPatch) -> Binding:
-        """Give a pod to a workspace: the sidecar's half, then the API server's (`patch`), as nobody waits for
-        milliseconds here and a pod that is refused stays warm. Raises EndedError if no pod would do."""
+        Raises EndedError if no pod would do, PodTakenError and SessionGoneError from note.
+        """
+        noting = asyncio.create_task(note())
+        reserving = asyncio.create_task(self._reserve(pod, workspace_uid))
+        try:
+            await noting
+            reserved = await reserving
+        except BaseException:
+            noting.cancel()
+            reserving.cancel()
+            raise
+        if reserved.bond is Bond.BOUND and not await self.label(pod, workspace_uid, patch):
+            return Binding(Bond.UNUSABLE, "deleted")
+        reserved.timings["patched"] = timestamp(time.time())
+        return reserved
+
+    async def _reserve(self, pod: Member, workspace_uid: str) -> Binding:
         try:
             await self._tools.sidecars.reserve(pod, workspace_uid)
         except SidecarUnreachableError:
@@ -123,16 +149,14 @@ class Binder:
         except SidecarRefusedError as error:
             if error.error == "workspace_unavailable":
                 raise EndedError(Outcome(Reason.INVALID_REQUEST, error.refusal.message)) from None
+            owner = error.refusal.owner
             # A sidecar that does not know of workspaces has no such path.
-            outdated = error.status == HTTPStatus.NOT_FOUND
-            return Binding(Bond.UNUSABLE, "outdated" if outdated else error.error)
-        prepared = timestamp(time.time())
-        if not await self._patched(pod, workspace_uid, patch):
-            return Binding(Bond.NOT_OURS, "patch")
-        timings = {"prepared": prepared, "patched": timestamp(time.time())}
-        return Binding(Bond.BOUND, timings=timings)
+            cause = "outdated" if error.status == HTTPStatus.NOT_FOUND else error.error
+            bound = owner is not None and owner.kind == "session"
+            return Binding(Bond.UNUSABLE, cause, owner.uid if owner is not None and bound else "")
+        return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
 
-    async def _patched(self, pod: Member, session_uid: str, patch: pods.JsonPatch) -> bool:
+    async def label(self, pod: Member, session_uid: str, patch: pods.JsonPatch) -> bool:
         """Whether the pod carries the label now and is not being deleted."""
         try:
             found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
@@ -180,7 +204,9 @@ def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         # A newer sidecar's word for a request that it cannot carry out.
         raise EndedError(Outcome(Reason.INVALID_REQUEST, said or error.error))
-    return Binding(Bond.UNUSABLE, error.error)
+    winner = error.refusal.owner
+    owner = winner.uid if winner is not None and winner.kind == "session" else ""
+    return Binding(Bond.UNUSABLE, error.error, owner)
 
 
 def _about_input(error: SidecarRefusedError, order: Order, otherwise: str) -> str:

@@ -30,8 +30,6 @@ _LONGEST_PAUSE: Final = 2.0
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
 _JSON: Final = "application/json"
-_TOLD_SECONDS: Final = 0.3
-"""What the API server remembers, it tells without a pause of this length."""
 _FIELD_MANAGER: Final = {"fieldManager": names.OPERATOR_FIELD_MANAGER}
 _METHODS: Final = {
     "get": "GET",
@@ -186,33 +184,6 @@ class Cluster:
         """Names, uids, labels and owners of all pods of pools."""
         call = _Call("list", "pods", _pods(namespace), accept=_METADATA_ONLY)
         return self._list(call, {"labelSelector": names.LABEL_POOL})
-
-    async def pods_since(self, namespace: str, version: int) -> AsyncIterator[JsonObject]:
-        """All views of pods there have been after that version, deleted ones included; then it ends.
-
-        ApiError 410 if the API server does not remember so far back.
-        """
-        query = {"watch": "true", "labelSelector": names.LABEL_POOL, "resourceVersion": str(version)}
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.attempt)
-        try:
-            async with self._session.get(
-                self._connection.server + _pods(namespace),
-                params=query,
-                headers=await self._headers(_JSON),
-                timeout=limit,
-            ) as response:
-                if response.status >= 300:
-                    raise _error(response.status, await response.read(), "")
-                while line := await asyncio.wait_for(response.content.readline(), _TOLD_SECONDS):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise _error(int(event["object"].get("code") or 500), line, "")
-                    if event["type"] != "BOOKMARK":
-                        yield event["object"]
-        except TimeoutError:
-            return
-        except (aiohttp.ClientError, OSError) as error:
-            raise ApiUnreachableError(f"watch pods: {type(error).__name__}") from None
 
     async def create_pod(
         self, manifest: JsonObject, *, dry_run: bool = False, seen: Callable[[], bool] = lambda: False

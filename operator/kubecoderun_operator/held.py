@@ -1,14 +1,20 @@
 """The pod of a session while it runs: what is seen of it, and what that says about how the run ended."""
 
 import asyncio
+import logging
+import time
 from http import HTTPStatus
 from typing import Final
 
 from kubecoderun_crds.reasons import Reason
-from kubecoderun_operator import outcomes
+from kubecoderun_operator import outcomes, pods
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
+from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member
+from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outcomes import Outcome
+
+logger = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 0.5
 """Seconds for a result that may be on its way when the pod is seen to end."""
@@ -41,6 +47,22 @@ class HeldPod:
     def left_alone(self) -> None:
         """The scope was left."""
         self._scope = None
+
+    async def mark(self, session: Session, deadline: float) -> None:
+        """Write down in the pod whose it is, and let the node end it so many seconds from now."""
+        pod, now = self.pod, time.time()
+        if pod.session_uid and pod.limited:
+            return
+        if pod.session_uid:
+            patch = pods.backstop(pod, deadline, now)
+        else:
+            patch = pods.assignment(pod, session.name, session.uid, deadline, now)
+        try:
+            await self._cluster.patch_pod(pod.namespace, pod.name, patch)
+        except (ApiError, ApiUnreachableError) as error:
+            # The pod may be gone by now. If it is not, the run's own time limit still holds.
+            where = about(namespace=pod.namespace, session=session.name, pod=pod.name, cause=str(error))
+            logger.info("a pod has no deadline", extra=where)
 
     async def explain(self, outcome: Outcome, patience: float) -> Outcome:
         """The sidecar's outcome. Where the runtime container died, the API server may know why: its memory,

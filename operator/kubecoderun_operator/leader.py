@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from kubecoderun_operator import metrics
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
 from kubecoderun_operator.log import about
-from kubecoderun_operator.members import seconds
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +56,6 @@ class Elector:
         self._renewed = float("-inf")
         self._epoch = 0
         self._seen: tuple[str, float] = ("", 0.0)
-        self.predecessor_until: float | None = None
-        """Until when (seconds since 1970) an earlier leader may have acted, going by the Lease that it left;
-        None if there was no Lease."""
         self._writing = asyncio.Lock()
 
     def use(self, leases: Leases) -> None:
@@ -170,8 +166,6 @@ class Elector:
         duration = spec.get("leaseDurationSeconds") or self._terms.duration
         if holder not in ("", self._identity) and began < self._seen[1] + duration:
             return False
-        # Also after a release, which names a shorter duration: the rest is for clocks that differ.
-        self.predecessor_until = (seconds(spec.get("renewTime")) or 0.0) + self._terms.duration
         transitions = int(spec.get("leaseTransitions") or 0)
         self._epoch = transitions if holder == self._identity else transitions + 1
         self._held = {**found, "spec": {**spec, "acquireTime": _now()}}

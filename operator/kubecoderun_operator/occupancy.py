@@ -58,10 +58,13 @@ class Occupancy:
 
     # --- what happens -----------------------------------------------------------------------------
 
-    def open(self, began: float, last_used: float) -> None:
-        """The pod is there since `began`, and was used last at that time."""
-        self.opened = True
-        self._open, self.began, self.last_used = True, began, max(began, last_used)
+    def plan(self, terms: Terms, began: float, last_used: float) -> None:
+        """Its life began then, and it was used last at that time."""
+        self.terms, self.began, self.last_used = terms, began, max(began, last_used)
+
+    def open(self) -> None:
+        """The pod is there."""
+        self.opened = self._open = True
 
     def expect(self, run: str) -> None:
         """An earlier operator has given this run the pod: nobody else comes before it has shown up and

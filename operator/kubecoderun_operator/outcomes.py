@@ -13,6 +13,7 @@ from kubecoderun_crds.printable import is_printable, printable
 from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, phase_of
 from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
 from kubecoderun_operator.members import OOM_KILLED, Member
+from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outputs import FileReport
 from kubecoderun_sidecar.protocol import PREFIX, Captured, RunResult, memory_advice
 
@@ -215,6 +216,22 @@ class Record:
     """How a workspace is used."""
     workspace_run: Mapping[str, Any] | None = None
     """Where a run stands in its workspace."""
+
+    @classmethod
+    def of(cls, session: Session, epoch: int) -> "Record":
+        """What is known of the session, from its status."""
+        status = session.status
+        start = status.get("startType")
+        return cls(
+            generation=session.generation,
+            epoch=epoch,
+            attempts=int(status.get("attempts") or 0),
+            start_type=StartType(start) if start in set(StartType) else None,
+            pod=status.get("pod"),
+            timings=dict(status.get("timings") or {}),
+            workspace=status.get("workspace"),
+            workspace_run=status.get("workspaceRun"),
+        )
 
     def name_pod(self, pod: Member) -> None:
         """The session's program is about to be started in this pod."""

@@ -100,14 +100,9 @@ def pick_uid(defaults: PodDefaults, taken: Collection[int]) -> int:
     return defaults.first_uid + start
 
 
-def assignment(
-    member: Member, session_name: str, session_uid: str, deadline: float | None, now: float
-) -> JsonPatch:
-    """Give a warm pod to a session. The API server refuses it for another pod of that name or another
-    state.
-
-    deadline: as for `backstop`; None leaves that for later. A change of labels only costs the node less than
-    one of the spec, and this patch stands between a request and its program.
+def assignment(member: Member, session_name: str, session_uid: str, deadline: float, now: float) -> JsonPatch:
+    """Write down in a pod that the session has it: labels, owner, and a deadline as for `backstop`. The API
+    server refuses it for another pod of that name or another state.
     """
     patch: JsonPatch = [
         {"op": "test", "path": "/metadata/uid", "value": member.uid},
@@ -122,7 +117,7 @@ def assignment(
             "value": [_owner(names.SESSION_KIND, session_name, session_uid)],
         },
     ]
-    return patch if deadline is None else [*patch, _deadline(member, deadline, now)]
+    return [*patch, _deadline(member, deadline, now)]
 
 
 def backstop(member: Member, deadline: float, now: float) -> JsonPatch:

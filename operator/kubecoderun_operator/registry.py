@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kubecoderun_operator.allocator import Allocator, Standing
+from kubecoderun_operator.allocator import Allocator, Seat, Standing
 from kubecoderun_operator.cluster import ApiError, Cluster
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 class Registry:
     """Owns the keepers. Pods of pools that are gone are remembered apart: a session may still have one."""
 
-    def __init__(self, tools: Tools, pod_news: Callable[[Member, bool], None]) -> None:
-        """pod_news(pod, gone) is told of every event of a pod."""
+    def __init__(self, tools: Tools, pod_news: Callable[[Member, bool, str], None]) -> None:
+        """pod_news(pod, gone, session) is told of every event of a pod, with the uid of its session."""
         self._tools = tools
         self._pod_news = pod_news
         self._by_name: dict[tuple[str, str], PoolKeeper] = {}
@@ -62,14 +62,14 @@ class Registry:
         seen = member(raw)
         if seen is None:
             return
-        gone = kind == "DELETED"
+        gone, owner = kind == "DELETED", self.owner(seen)
         if gone:
             self._forget(seen)
         elif (keeper := self._by_uid.get(seen.pool_uid)) is not None:
             keeper.observe(seen)
         else:
             self._strays.observe(seen)
-        self._pod_news(seen, gone)
+        self._pod_news(seen, gone, seen.session_uid or owner)
 
     def start(self) -> None:
         """Let all keepers begin to work, also those that come later."""
@@ -113,9 +113,32 @@ class Registry:
         """The pool that made the pod, if it is still there."""
         return self._by_uid.get(pod.pool_uid)
 
-    def carriers(self, session_uid: str) -> list[Member]:
-        """All pods whose label names the session."""
-        return [pod for allocator in self._allocators() for pod in allocator.carriers(session_uid)]
+    def carriers(self, session_uid: str, named_uid: str = "") -> list[Member]:
+        """All pods that may have been given to the session: the one that its status names (by uid), and those
+        whose label names the session."""
+        labelled = {
+            pod.uid: pod for allocator in self._allocators() for pod in allocator.carriers(session_uid)
+        }
+        named = self._seat(named_uid)
+        if named is not None and named.standing is not Standing.SPENT:
+            labelled[named_uid] = named.member
+        return list(labelled.values())
+
+    def owner(self, pod: Member) -> str:
+        """The uid of the session that has the pod, by its label or because a status names it; empty if
+        nobody has it."""
+        seat = self._seat(pod.uid)
+        return pod.session_uid or (seat.session if seat is not None else "")
+
+    def take(self, pod_uid: str, session_uid: str) -> None:
+        """The status of this unfinished session names the pod: nobody else gets it."""
+        for allocator in self._allocators():
+            allocator.take(pod_uid, session_uid)
+
+    def hand_over(self, pod: Member, session_uid: str) -> None:
+        """The pod's sidecar says that it is this session's, not the one's whose status names it."""
+        for allocator in self._allocators():
+            allocator.hand_over(pod.uid, session_uid)
 
     def pods(self, namespace: str, standing: Standing | None = None) -> list[Member]:
         """All known pods of a namespace, or those of one standing."""
@@ -128,8 +151,9 @@ class Registry:
 
     def missing(self, pod: Member) -> None:
         """A full list does not show this pod any more: its deletion was missed."""
+        owner = self.owner(pod)
         self._forget(pod)
-        self._pod_news(pod, True)
+        self._pod_news(pod, True, owner)
 
     def discard(self, pod: Member, cause: str) -> None:
         """Remove a pod that serves nobody any more, whether its pool is there or not."""
@@ -146,6 +170,9 @@ class Registry:
         for keeper in self._by_uid.values():
             yield keeper.allocator
         yield self._strays
+
+    def _seat(self, uid: str) -> Seat | None:
+        return next((seat for allocator in self._allocators() if (seat := allocator.seat(uid))), None)
 
     def _forget(self, pod: Member) -> None:
         keeper = self._by_uid.get(pod.pool_uid)
@@ -169,7 +196,10 @@ class Registry:
         if self._by_name.get((keeper.namespace, keeper.name)) is keeper:
             del self._by_name[keeper.namespace, keeper.name]
         for pod in keeper.allocator.members():
+            seat = keeper.allocator.seat(pod.uid)
             self._strays.observe(pod)
+            if seat is not None and seat.standing is Standing.ASSIGNED:
+                self._strays.take(pod.uid, seat.session)
 
 
 async def load_pools(cluster: Cluster, namespaces: tuple[str, ...], registry: Registry) -> None:

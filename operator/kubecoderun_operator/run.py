@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
 from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
-from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, pods, recovery
-from kubecoderun_operator.answer import Answer, SessionGoneError
-from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
-from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
+from kubecoderun_operator.answer import Answer, PodTakenError, SessionGoneError
+from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError, longest_fetch_seconds
+from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.intake import accept
 from kubecoderun_operator.log import about
@@ -22,8 +22,9 @@ from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.stopwatch import Stopwatch
 from kubecoderun_operator.tools import Tools
-from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
+from kubecoderun_operator.waiting import CancelRequestedError, PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,6 @@ _PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 """Before each further connection to the sidecar of a run; the last one repeats."""
 _STATE_ATTEMPTS: Final = 3
 _STATE_PAUSE: Final = 1.0
-
-
-class CancelRequestedError(Exception):
-    """spec.cancel was set while the session waited for a pod."""
 
 
 class Run:
@@ -49,19 +46,16 @@ class Run:
         registry: Registry,
         *,
         fresh: bool,
-        vanished: Member | None = None,
     ) -> None:
-        """fresh: nobody can have worked on the session before. vanished: a pod that carried it, and is
-        gone."""
+        """fresh: nobody can have worked on the session before."""
         self.session = session
-        self.began = time.monotonic()
+        self._clock = Stopwatch()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
         self._fresh = fresh
-        self._vanished = vanished
         self._tools = tools
         self._registry = registry
-        self._record = _record(session, tools.epoch())
+        self._record = Record.of(session, tools.epoch())
         self._answer = Answer(session, self._record, tools.cluster)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
@@ -74,8 +68,15 @@ class Run:
         """Who owns the pod: the session itself, or the workspace that it runs in."""
         self._run_uid: str | None = None
         """In a workspace: which of its runs this is."""
+        self._named = session.phase == Phase.RUNNING
+        """The status names the pod and says that the session runs."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
-        self._marks: dict[str, float] = {}
+
+    @property
+    def began(self) -> float:
+        """When serving the session began (monotonic)."""
+        return self._clock.began
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -113,9 +114,16 @@ class Run:
             outcome = ended.outcome
         except NotLeadingError:
             raise
+        except SessionGoneError:
+            logger.info("a session was gone before it ran", extra=self._about())
+            self.abandon()
+            return None
         except Exception:
             logger.exception("a session could not be served", extra=self._about())
             outcome = Outcome(Reason.OPERATOR_ERROR)
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
         return await self._conclude(outcome)
 
     def abandon(self) -> None:
@@ -139,15 +147,16 @@ class Run:
         first = False
         for _ in range(self._tools.settings.pods_tried):
             pod = await self._obtain(keeper, first)
-            self._mark("waiting")
+            self._clock.mark("waiting")
             self._held = HeldPod(pod, self._tools.cluster)
             self._record.attempts += 1
-            binding = await self._bind(Binder(self._tools).bind(pod, order))
-            if binding.bond is Bond.BOUND:
+            binding = await self._bind(pod, order)
+            if binding.bond is Bond.BOUND and not self._held.pod.deleting and not self._held.gone:
                 self._record.timings.update(binding.timings)
-                keeper.assigned(self.session.uid)
                 return await self._start(self._held)
-            self._give_up(keeper, pod, binding.bond, binding.cause)
+            self._give_up(keeper, pod, binding)
+            if binding.bond is Bond.TAKEN and (resumed := await self._resume()) is not None:
+                return resumed
             first = True
         return Outcome(Reason.OPERATOR_ERROR, f"{self._tools.settings.pods_tried} pods could not be used")
 
@@ -156,8 +165,18 @@ class Run:
         self._order, self._keeper = await accept(self.session, self._registry, self._tools)
         return self._order, self._keeper
 
-    async def _bind(self, work: Coroutine[Any, Any, Binding]) -> Binding:
+    async def _bind(self, pod: Member, order: Order) -> Binding:
         """Give the pod to the session. Fetching its files may take long: spec.cancel ends it early."""
+        self._record.name_pod(pod)
+        self._expect_to_go_on()
+        try:
+            return await self._unless_cancelled(Binder(self._tools).bind(pod, order, self._note_pod))
+        except PodTakenError as error:
+            self._see(orders.session(error.found))
+            return Binding(Bond.TAKEN, "taken")
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, Binding]) -> Binding:
+        """spec.cancel ends the attempt to give a pod to the session."""
         self._binding = asyncio.create_task(work)
         try:
             return await self._binding
@@ -168,6 +187,20 @@ class Run:
             raise EndedError(Outcome(Reason.CANCELLED)) from None
         finally:
             self._binding = None
+
+    async def _note_pod(self) -> None:
+        """Have the session's status name its pod. After this, another operator asks that pod."""
+        await self._answer.assign(self._record.running())
+        self._named = True
+        if (keeper := self._pool()) is not None:
+            keeper.assigned(self.session.uid)
+
+    def _see(self, session: Session) -> None:
+        """The session stands otherwise than this run thought: another operator has written its status."""
+        self.session = session
+        self._record = Record.of(session, self._tools.epoch())
+        self._answer = Answer(session, self._record, self._tools.cluster)
+        self._named = session.phase == Phase.RUNNING
 
     async def _obtain(self, keeper: PoolKeeper, first: bool) -> Member:
         """A pod, at once or after a while in the queue."""
@@ -200,20 +233,21 @@ class Run:
         finally:
             self._waiter = None
 
-    def _give_up(self, keeper: PoolKeeper, pod: Member, bond: Bond, cause: str) -> None:
+    def _give_up(self, keeper: PoolKeeper, pod: Member, binding: Binding) -> None:
         """The pod cannot be used for this session."""
+        cause = binding.cause or "deleted"
         metrics.CONFLICTS.labels(pod.namespace, pod.pool, cause).inc()
         logger.warning("a pod could not be used", extra=self._about(pod=pod.name, cause=cause))
         self._held = None
-        if bond is Bond.UNUSABLE and cause in ("bound", "outdated"):
-            # An earlier operator prepared it for somebody, or an earlier version made it; that says nothing
-            # about other pods.
-            keeper.discard(pod, "unusable")
-        elif bond is Bond.UNUSABLE:
+        if binding.owner:
+            # An earlier operator gave it to that session, which goes on there or has ended by now: then the
+            # sweeper finds the pod.
+            self._registry.hand_over(pod, binding.owner)
+            keeper.poke()
+        elif binding.bond is Bond.UNUSABLE and cause not in ("bound", "outdated"):
             keeper.unusable(pod, cause)
         else:
-            keeper.allocator.spend(pod.uid)
-            keeper.poke()
+            keeper.discard(pod, "unusable")
 
     # --- after another operator process -------------------------------------------------------------
 
@@ -221,15 +255,20 @@ class Run:
         """Go on where an earlier operator process stopped. None if the session is to be run from the
         start."""
         seen = self.session
-        carriers = self._registry.carriers(seen.uid)
-        states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
         named = (seen.status.get("pod") or {}).get("uid", "")
+        self._registry.take(named, seen.uid)
+        carriers = self._registry.carriers(seen.uid, named)
+        states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
         found = [Carrier(pod, state) for pod, state in zip(carriers, states, strict=True)]
-        decision = recovery.decide(seen.uid, seen.phase, named, found, self._vanished)
+        decision = recovery.decide(seen.uid, seen.phase, named, found)
         metrics.RECOVERED.labels(decision.step).inc()
         logger.info("a session goes on", extra=self._about(step=decision.step, pods=len(carriers)))
         for pod in decision.discard:
             self._registry.discard(pod, "orphan")
+        for carrier in found:
+            owner = carrier.state.owner if carrier.state is not None else None
+            if owner is not None and owner.uid != seen.uid:
+                self._registry.hand_over(carrier.member, owner.uid)
         self._record.attempts = max(self._record.attempts, len(carriers))
         if decision.pod is not None:
             self._held = HeldPod(decision.pod, self._tools.cluster)
@@ -242,9 +281,9 @@ class Run:
         return await self._prepare_again(self._held)
 
     async def _prepare_again(self, held: HeldPod) -> Outcome | None:
-        """The pod carries the session's label but has no program yet. None if it cannot be used after all."""
+        """The status names the pod, but it has no program yet. None if it cannot be used after all."""
         order, _ = await self._accepted()
-        binding = await self._bind(Binder(self._tools).prepare(held.pod, order))
+        binding = await self._bind(held.pod, order)
         if binding.bond is not Bond.BOUND:
             self._registry.discard(held.pod, "unusable")
             self._held = None
@@ -262,14 +301,12 @@ class Run:
         self._started = True
         if self.session.cancel:
             self._tools.background.spawn(self._cancel(held.pod), f"cancel {self.session.name}")
-        self._mark("binding")
-        loop = asyncio.get_running_loop()
-        alarm = loop.call_later(self._tools.settings.running_after_seconds, self._goes_on)
+        self._clock.mark("binding")
+        self._expect_to_go_on()
         try:
             return await self._follow(held)
         finally:
-            alarm.cancel()
-            self._mark("running")
+            self._clock.mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
         settings = self._tools.settings
@@ -340,25 +377,28 @@ class Run:
         self._record.timings["started"] = at
         self._broken = 0
 
+    def _expect_to_go_on(self) -> None:
+        """Most runs are over before this has anything to do."""
+        if self._alarm is None:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(self._tools.settings.running_after_seconds, self._goes_on)
+
     def _goes_on(self) -> None:
-        """The run takes a while: say so, and let the node end its pod should no operator be there to do it.
-        Short runs are spared both writes."""
+        """The run takes a while: write down in its pod whose it is, and let the node end it should no
+        operator be there to do it. Short runs are spared that: each change of a pod has the node and the
+        control plane at work while the program runs."""
         if self.answered or self._held is None:
             return
-        if self.session.phase != Phase.RUNNING:
+        if not self._named and self._started:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
-        if not self._held.pod.limited:
-            self._tools.background.spawn(self._limit(self._held.pod), f"limit {self._held.pod.name}")
+        self._tools.background.spawn(self._mark_pod(self._held), f"mark {self._held.pod.name}")
 
-    async def _limit(self, pod: Member) -> None:
-        deadline = self._tools.settings.longest_run_seconds(self._limit_seconds())
-        patch = pods.backstop(pod, deadline, time.time())
-        try:
-            await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
-        except (ApiError, ApiUnreachableError) as error:
-            # The pod may be gone by now. If it is not, the run's own time limit still holds.
-            logger.info("a pod has no deadline", extra=self._about(pod=pod.name, cause=str(error)))
+    async def _mark_pod(self, held: HeldPod) -> None:
+        deadline = float(self._tools.settings.longest_run_seconds(self._limit_seconds()))
+        if self._order is not None and self._order.fetches:
+            deadline += longest_fetch_seconds(self._tools.settings.sidecar_fetch_seconds)
+        await held.mark(self.session, deadline)
 
     async def _cancel(self, pod: Member) -> None:
         for pause in _PAUSES:
@@ -385,7 +425,7 @@ class Run:
             logger.info("a session was gone before its answer", extra=self._about(reason=outcome.reason))
             self.abandon()
             return None
-        self._mark("completing")
+        self._clock.mark("completing")
         self._free_pod()
         self._note(outcome)
         return stored
@@ -397,45 +437,14 @@ class Run:
 
     # --- notes ------------------------------------------------------------------------------------
 
-    def _mark(self, phase: str) -> None:
-        self._marks[phase] = time.monotonic()
-
     def _note(self, outcome: Outcome) -> None:
         """Metrics, and the one log line of a normal session."""
-        pool, start = self.session.pool, str(self._record.start_type or "")
-        metrics.SESSIONS.labels(self.session.namespace, pool, str(outcome.reason), start).inc()
-        took, before = {}, self.began
-        for phase, at in self._marks.items():
-            took[phase], before = at - before, at
-        took["total"] = before - self.began
-        for phase, duration in took.items():
-            metrics.PHASE_SECONDS.labels(pool, phase).observe(duration)
-        milliseconds = {f"{phase}_ms": round(duration * 1000, 1) for phase, duration in took.items()}
+        start = str(self._record.start_type or "")
+        took = self._clock.tell(self.session, str(outcome.reason), start)
         pod = self._held.pod.name if self._held is not None else ""
-        fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **milliseconds)
+        fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)
 
     def _about(self, **fields: object) -> dict[str, Any]:
         seen = self.session
         return about(namespace=seen.namespace, session=seen.name, uid=seen.uid, pool=seen.pool, **fields)
-
-
-def _record(session: Session, epoch: int) -> Record:
-    """What is known of the session, from its status."""
-    status = session.status
-    start = status.get("startType")
-    return Record(
-        generation=session.generation,
-        epoch=epoch,
-        attempts=int(status.get("attempts") or 0),
-        start_type=StartType(start) if start in set(StartType) else None,
-        pod=status.get("pod"),
-        timings=dict(status.get("timings") or {}),
-        workspace=status.get("workspace"),
-        workspace_run=status.get("workspaceRun"),
-    )
-
-
-def is_fresh(session: Session, carriers: list[Member]) -> bool:
-    """Whether nobody can have started the session: no pod carries it, and its status names no run."""
-    return not carriers and session.phase in ("", Phase.PENDING, Phase.QUEUED)

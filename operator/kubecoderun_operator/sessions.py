@@ -12,8 +12,9 @@ from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Session
+from kubecoderun_operator.recovery import is_fresh
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.run import Run, is_fresh
+from kubecoderun_operator.run import Run
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.workspace import Workspace
 from kubecoderun_operator.workspace_run import WorkspaceRun
@@ -45,14 +46,13 @@ class Desk:
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._ended: OrderedDict[str, float] = OrderedDict()
+        self._unanswered: set[str] = set()
+        """Sessions whose answer could not be written; they are served again when the sweeper sees them."""
         self._closed = False
         self.workspaces = Workspaces(tools.cluster, lambda raw: self.session_seen(None, raw))
 
-    def session_seen(self, kind: str | None, raw: dict[str, Any], *, vanished: Member | None = None) -> None:
-        """A session was listed, added or changed, or has left the set of unfinished sessions.
-
-        vanished: a pod that carried the session, and is gone.
-        """
+    def session_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
+        """A session was listed, added or changed, or has left the set of unfinished sessions."""
         uid = raw["metadata"]["uid"]
         if kind == "DELETED":
             self.gone(uid)
@@ -61,20 +61,29 @@ class Desk:
         run = self._runs.get(uid)
         if session.expires_at is not None:
             self._calendar.expires(session)
+        if not session.terminal:
+            self.take_pod(session)
         if run is not None:
             run.update(session)
         elif not session.terminal and uid not in self._ended and not self._closed:
-            self._begin(session, vanished)
+            self._begin(session)
 
-    def pod_seen(self, pod: Member, gone: bool) -> None:
+    def take_pod(self, session: Session) -> None:
+        """Nobody else gets the pod that the status of an unfinished session names."""
+        named = (session.status.get("pod") or {}).get("uid", "")
+        if named:
+            self._registry.take(named, session.uid)
+
+    def pod_seen(self, pod: Member, gone: bool, session_uid: str) -> None:
         """Something about a pod; it may belong to a session."""
-        run = self._runs.get(pod.session_uid)
+        run = self._runs.get(session_uid)
         if run is not None:
             run.pod_changed(pod, gone)
 
     def gone(self, uid: str) -> None:
         """The session was deleted, or ended by somebody else: stop, unless it is our own answer that ended
         it."""
+        self._unanswered.discard(uid)
         run = self._runs.get(uid)
         if run is None or run.answered:
             return
@@ -86,9 +95,9 @@ class Desk:
         """Whether the session is being served, or has been to its end."""
         return uid in self._runs or uid in self._ended
 
-    def serves_now(self, uid: str) -> bool:
-        """Whether the session is being served."""
-        return uid in self._runs
+    def needs_pod(self, uid: str) -> bool:
+        """Whether the session is being served, or will be again: its pod must stay."""
+        return uid in self._runs or uid in self._unanswered
 
     def running(self, namespace: str) -> dict[str, float]:
         """Sessions being served in a namespace, with the time (monotonic) at which that began."""
@@ -105,14 +114,15 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, session: Session, vanished: Member | None) -> None:
-        run = self._run_of(session, vanished)
+    def _begin(self, session: Session) -> None:
+        run = self._run_of(session)
+        self._unanswered.discard(session.uid)
         self._runs[session.uid] = run
         self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
 
-    def _run_of(self, session: Session, vanished: Member | None) -> Run:
+    def _run_of(self, session: Session) -> Run:
         tools, registry = self._tools, self._registry
-        fresh = vanished is None and is_fresh(session, registry.carriers(session.uid))
+        fresh = is_fresh(session, registry.carriers(session.uid))
         if session.mode == Mode.WORKSPACE:
             rivals = self.workspaces.of_pool(session.namespace, session.pool)
             workspace = Workspace(session, tools, registry, fresh=fresh, rivals=rivals)
@@ -120,7 +130,7 @@ class Desk:
             return workspace
         if session.request.get("workspaceRef"):
             return WorkspaceRun(session, tools, registry, self.workspaces, fresh=fresh)
-        return Run(session, tools, registry, fresh=fresh, vanished=vanished)
+        return Run(session, tools, registry, fresh=fresh)
 
     async def _serve(self, run: Run) -> None:
         uid = run.session.uid
@@ -137,7 +147,7 @@ class Desk:
         except Exception:
             # The answer could not be written. The sweeper finds the session again.
             logger.exception("a session has no answer yet", extra=about(session=run.session.name))
-            self._leave(uid)
+            self._unanswered.add(uid)
             return
         else:
             self._remember(uid)

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     queued_after_seconds: Seconds = 1.0
     """A session that waits longer gets the phase Queued."""
     running_after_seconds: Seconds = 1.0
-    """A run that takes longer gets the phase Running, and its pod a deadline."""
+    """The pod of a run that takes longer is labelled with its session, and gets a deadline."""
     stored_after_seconds: float = Field(default=1.0, ge=0)
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)

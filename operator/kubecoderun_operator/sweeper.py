@@ -25,6 +25,7 @@ from kubecoderun_operator.members import Member, seconds, version_of
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sessions import Desk
+from kubecoderun_operator.sidecars import ask_states
 from kubecoderun_operator.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_SLEEP: Final = 30.0
 _RETRY_SECONDS: Final = 5.0
 _DELETES_AT_ONCE: Final = 8
+_ASKED_AT_ONCE: Final = 32
 _SETTLED_SECONDS: Final = 5.0
 """What is younger is still on its way through events."""
 
@@ -100,6 +102,7 @@ class Sweeper:
         self._desk = desk
         settings, spawn = self._tools.settings, self._tools.background.spawn
         spawn(self._delete_expired(), "expiry")
+        spawn(self.remove_bound_pods(), "remove bound pods")
         spawn(self._every(settings.sweep_pods_seconds, self.sweep_pods), "sweep pods")
         spawn(self._every(settings.sweep_sessions_seconds, self.sweep_sessions), "sweep sessions")
         if self._tools.purger is not None:
@@ -250,6 +253,27 @@ class Sweeper:
                     self._registry.missing(pod)
             await self._remove_orphans(namespace)
 
+    async def remove_bound_pods(self) -> None:
+        """Remove pods that look free, but were given to a session that is over or gone: an earlier operator
+        ended between the answer and the removal. Their sidecars know."""
+        free = [
+            pod
+            for namespace in self._tools.settings.namespaces
+            for pod in self._registry.pods(namespace, Standing.FREE)
+            if pod.usable
+        ]
+        room = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+        async def look_at(pod: Member) -> None:
+            async with room:
+                (state,) = await ask_states(self._tools.sidecars, [pod], pod.uid, 1, 0)
+            owner = state.owner if state is not None else None
+            if owner is not None and not self._registry.owner(pod) and not self._desk.needs_pod(owner.uid):
+                metrics.SWEPT.labels("pod-bound").inc()
+                self._registry.discard(pod, "orphan")
+
+        await asyncio.gather(*(look_at(pod) for pod in free))
+
     async def _sweep_pools(self, namespace: str) -> None:
         """A pool whose deletion was missed would be kept full for ever, with pods that are collected at
         once."""
@@ -276,9 +300,13 @@ class Sweeper:
             *self._registry.pods(namespace, Standing.ASSIGNED),
             *self._registry.pods(namespace, Standing.SPENT),
         ]:
-            in_hand = pod.deleting or self._tools.remover.busy(pod) or self._desk.serves_now(pod.session_uid)
+            owner = self._registry.owner(pod)
+            in_hand = pod.deleting or self._tools.remover.busy(pod) or self._desk.needs_pod(owner)
             if pod.session_uid and not in_hand:
                 await self._look_at_owner(pod)
+            elif owner and not in_hand:
+                metrics.SWEPT.labels("pod-orphaned").inc()
+                self._registry.discard(pod, "orphan")
 
     async def _look_at_owner(self, pod: Member) -> None:
         """Remove a pod that serves nobody any more, unless that is under way and only the news is late."""

@@ -17,7 +17,7 @@ from kubecoderun_crds.pool import PoolSpec
 from kubecoderun_crds.reasons import Phase, Reason
 from kubecoderun_crds.session import SessionSpec
 from kubecoderun_operator import metrics, orders, outcomes, pods
-from kubecoderun_operator.binding import Binder, Bond, EndedError
+from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
 from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.members import Member, seconds
@@ -83,8 +83,6 @@ class Workspace(Run):
         self._news = asyncio.Event()
         self._settled = asyncio.Event()
         self._end: Outcome | None = None
-        self._opened = session.phase == Phase.ACTIVE
-        """Whether it has or had its pod."""
         self._runs = int((session.status.get("workspace") or {}).get("runs") or 0)
         self._written = 0.0
         self._noted = (self._runs, 0.0)
@@ -166,12 +164,12 @@ class Workspace(Run):
 
     async def _serve(self) -> Outcome:
         self._record.timings.setdefault("queued", timestamp(time.time()))
-        # First the pod that is there: it goes with the workspace if that is not to be served.
-        self._held = None if self._fresh else await self._find_again()
         limits = await self._admitted()
+        self._plan_use(limits)
+        self._held = None if self._fresh else await self._find_again(limits)
         if self._held is None:
             self._held = await self._get_pod(limits)
-        await self._open(self._held.pod, limits)
+        self._open(self._held.pod)
         outcome = await self._watch_over(self._held)
         self._finish(outcome)
         await self._last_run()
@@ -181,9 +179,11 @@ class Workspace(Run):
         """Its terms. Raises EndedError if it cannot be served."""
         seen = self.session
         if seen.cancel:
+            self._hold_for_the_end()
             raise EndedError(Outcome(Reason.CANCELLED))
         self._keeper = await self._registry.find(seen.namespace, seen.pool)
         if self._keeper is None:
+            self._hold_for_the_end()
             raise EndedError(Outcome(Reason.POOL_NOT_FOUND, f"there is no pool {seen.pool}"))
         self.pool_spec = spec = self._keeper.spec
         try:
@@ -196,51 +196,84 @@ class Workspace(Run):
             raise EndedError(Outcome(Reason.POOL_EMPTY, full))
         return terms(asked, spec.workspaces)
 
+    def _hold_for_the_end(self) -> None:
+        """It is not to be served: a pod that it has goes with it."""
+        named = (self.session.status.get("pod") or {}).get("uid", "")
+        for pod in self._registry.carriers(self.uid, named):
+            self._held = HeldPod(pod, self._tools.cluster)
+
     async def _get_pod(self, limits: Terms) -> HeldPod:
-        """A pod that is reserved in its sidecar first and labelled then. Nothing runs in it before both."""
-        keeper, binder, settings = self._keeper, Binder(self._tools), self._tools.settings
+        """A pod, reserved and named in the status. Nothing runs in it before both."""
+        keeper, settings = self._keeper, self._tools.settings
         assert keeper is not None
-        assert self.pool_spec is not None
-        longest = settings.longest_run_seconds(self.pool_spec.limits.max_timeout_seconds)
         for attempt in range(settings.pods_tried):
             pod = await self._obtain(keeper, attempt > 0)
-            self._mark("waiting")
+            self._clock.mark("waiting")
             self._held = HeldPod(pod, self._tools.cluster)
             self._record.attempts += 1
-            patch = pods.assignment(
-                pod, self.session.name, self.session.uid, limits.life + longest, time.time()
-            )
-            binding = await self._bind(binder.reserve(pod, self.session.uid, patch))
-            if binding.bond is Bond.BOUND:
+            binding = await self._reserve(pod, limits)
+            if binding.bond is Bond.BOUND and not self._held.pod.deleting and not self._held.gone:
                 self._record.timings.update(binding.timings)
-                keeper.assigned(self.session.uid)
                 return self._held
-            self._give_up(keeper, pod, binding.bond, binding.cause)
+            self._give_up(keeper, pod, binding)
         raise EndedError(Outcome(Reason.OPERATOR_ERROR, f"{settings.pods_tried} pods could not be used"))
 
-    async def _find_again(self) -> HeldPod | None:
+    async def _reserve(self, pod: Member, limits: Terms) -> Binding:
+        self._record.name_pod(pod)
+        binder = Binder(self._tools)
+        work = binder.reserve(pod, self.uid, self._note_pod, self._ownership(pod, limits))
+        return await self._unless_cancelled(work)
+
+    async def _note_pod(self) -> None:
+        """Have the status name the pod. After this, another operator asks that pod."""
+        await self._answer.assign(self._record.active())
+        if self._keeper is not None:
+            self._keeper.assigned(self.uid)
+
+    def _ownership(self, pod: Member, limits: Terms) -> pods.JsonPatch:
+        """Labels and deadline of the pod, once for its life."""
+        assert self.pool_spec is not None
+        longest = self._tools.settings.longest_run_seconds(self.pool_spec.limits.max_timeout_seconds)
+        until = limits.life + longest
+        return pods.assignment(pod, self.session.name, self.uid, until, time.time())
+
+    async def _find_again(self, limits: Terms) -> HeldPod | None:
         """The pod that an earlier operator got. None: there was none yet. Raises EndedError if it is lost."""
-        carriers = self._registry.carriers(self.uid)
+        named = (self.session.status.get("pod") or {}).get("uid", "")
+        self._registry.take(named, self.uid)
+        carriers = self._registry.carriers(self.uid, named)
         states = await ask_states(self._tools.sidecars, carriers, self.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
-        was_active = self.session.phase == Phase.ACTIVE
         found: HeldPod | None = None
+        silent: list[Member] = []
         for pod, state in zip(carriers, states, strict=True):
-            ours = state is not None and state.owner is not None and state.owner.uid == self.uid
-            if found is None and state is not None and ours and state.reserved and not pod.deleting:
+            if state is None:
+                silent.append(pod)
+            elif state.owner is not None and state.owner.uid != self.uid:
+                self._registry.hand_over(pod, state.owner.uid)
+            elif found is None and await self._is_ours(pod, state, limits):
                 found = HeldPod(pod, self._tools.cluster)
                 self._runs = max(self._runs, state.started)
                 await self._expect(state)
-            elif not was_active or state is not None:
-                self._registry.discard(pod, "orphan")
             else:
-                found = found or HeldPod(pod, self._tools.cluster)
-                self._held = found
-                raise EndedError(await found.lost())
+                self._registry.discard(pod, "orphan")
         metrics.RECOVERED.labels("Workspace" if found is not None else "WorkspaceAnew").inc()
-        if found is None and was_active:
+        self._record.attempts = max(self._record.attempts, len(carriers))
+        if found is None and silent:
+            self._held = HeldPod(silent[0], self._tools.cluster)
+            raise EndedError(await self._held.lost())
+        if found is None and named:
             raise EndedError(outcomes.lost(None))
-        self._record.attempts = max(self._record.attempts, 1 if found is not None else 0)
         return found
+
+    async def _is_ours(self, pod: Member, state: StateAnswer, limits: Terms) -> bool:
+        """Whether the pod can be used: what an earlier operator has not come to do is done now."""
+        if pod.deleting or pod.ended or (state.owner is not None and not state.reserved):
+            return False
+        if state.owner is None:
+            return (await self._reserve(pod, limits)).bond is Bond.BOUND
+        if pod.session_uid == self.uid:
+            return True
+        return await Binder(self._tools).label(pod, self.uid, self._ownership(pod, limits))
 
     async def _expect(self, state: StateAnswer) -> None:
         """The run that was in the pod last comes first, if it has no answer yet."""
@@ -267,18 +300,20 @@ class Workspace(Run):
         self._give_turn()
         self._news.set()
 
-    async def _open(self, pod: Member, limits: Terms) -> None:
+    def _plan_use(self, limits: Terms) -> None:
+        """Its terms are known; of one that was active, also since when it is."""
         status = self.session.status.get("workspace") or {}
         now, ends_at, last = time.time(), seconds(status.get("endsAt")), seconds(status.get("lastUsed"))
-        occupancy = self._occupancy
-        occupancy.terms = limits
-        occupancy.open(now if ends_at is None else ends_at - limits.life, now if last is None else last)
-        self._record.name_pod(pod)
-        self._opened = True
+        began = now if ends_at is None else ends_at - limits.life
+        self._occupancy.plan(limits, began, now if last is None else last)
         self._note_use()
-        await self._answer.commit(self._record.active())
+
+    def _open(self, pod: Member) -> None:
+        """Let runs come."""
+        self._record.name_pod(pod)
+        self._occupancy.open()
         self._written = time.monotonic()
-        self._mark("binding")
+        self._clock.mark("binding")
         logger.info("a workspace is active", extra=self._about(pod=pod.name))
         self._give_turn()
 
@@ -347,7 +382,8 @@ class Workspace(Run):
     def _outcome_for_runs(self) -> Outcome:
         """What a run that was not started ends with."""
         end = self._end
-        if end is not None and not self._opened and end.reason is not Reason.CANCELLED:
+        had_pod = self._occupancy.opened or self.session.phase == Phase.ACTIVE
+        if end is not None and not had_pod and end.reason is not Reason.CANCELLED:
             return Outcome(end.reason, end.message)  # why there is no pod for it
         why = f"the workspace {self.session.name} ended"
         return Outcome(Reason.WORKSPACE_ENDED, why if end is None else f"{why}: {end.reason}")
@@ -396,6 +432,8 @@ class Workspace(Run):
         self._finish(outcome)
         if self._occupancy.opened:
             self._note_use()
+        else:
+            self._record.workspace = self.session.status.get("workspace")
         return await super()._conclude(outcome)
 
     def abandon(self) -> None:

@@ -12,16 +12,16 @@ from typing import Any, Final
 
 from kubecoderun_crds.reasons import Phase, Reason
 from kubecoderun_operator import intake, outcomes
-from kubecoderun_operator.answer import SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
 from kubecoderun_operator.held import HeldPod
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.outcomes import Outcome, timestamp
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.run import CancelRequestedError, Run
+from kubecoderun_operator.run import Run
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.waiting import CancelRequestedError
 from kubecoderun_operator.workspace import TooManyWaitError, Workspace, WorkspaceEndedError
 from kubecoderun_operator.workspaces import Workspaces
 
@@ -108,7 +108,7 @@ class WorkspaceRun(Run):
             self._waiter = None
             if turn is not None:
                 turn.cancel()  # or the turn of a run that is gone would come
-        self._mark("waiting")
+        self._clock.mark("waiting")
         return pod
 
     async def _in_pod(self, workspace: Workspace, held: HeldPod, *, again: bool) -> Outcome:
@@ -123,10 +123,8 @@ class WorkspaceRun(Run):
         # Both at once; the program is started when both are acknowledged.
         preparing = asyncio.create_task(self._prepare(held, order))
         try:
-            await self._answer.commit(self._record.running())
+            await self._answer.assign(self._record.running())
             binding = await preparing
-        except SessionGoneError:
-            raise EndedError(Outcome(Reason.CANCELLED)) from None
         finally:
             preparing.cancel()
         if binding.bond is not Bond.BOUND:
@@ -143,7 +141,7 @@ class WorkspaceRun(Run):
         left, so it is asked more than once."""
         for pause in _PAUSES:
             await asyncio.sleep(pause)
-            binding = await self._bind(Binder(self._tools).prepare(held.pod, order))
+            binding = await self._unless_cancelled(Binder(self._tools).prepare(held.pod, order))
             if binding.cause != "unreachable" or outcomes.ended_pod(held.pod, held.gone) is not None:
                 break
         return binding
@@ -160,7 +158,7 @@ class WorkspaceRun(Run):
         return await held.lost()
 
     def _goes_on(self) -> None:
-        """Its status says so already, and the pod has a deadline for life."""
+        """The pod is labelled, and has a deadline, for the life of the workspace."""
 
     # --- endings ----------------------------------------------------------------------------------
 

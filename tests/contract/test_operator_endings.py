@@ -15,8 +15,7 @@ async def one_running(system: System, code: str = "sleep:30") -> tuple[dict, str
     session = system.session(code)
     uid = session["metadata"]["uid"]
     await system.until(lambda: any(side.starts for side in system.node.of_session(uid)), "the program runs")
-    (pod,) = [pod for pod in system.pods() if pod["metadata"]["labels"].get(names.LABEL_SESSION_UID) == uid]
-    return session, pod["metadata"]["name"]
+    return session, system.pod_of(session)["metadata"]["name"]
 
 
 # --- refused ------------------------------------------------------------------------------------------
@@ -75,7 +74,7 @@ async def test_a_short_wait_costs_no_write() -> None:
         session = system.session("print:x")
         assert (await system.ended(session))["startType"] == "Waited"
         written = [entry for entry in system.api.writes() if entry.name == session["metadata"]["name"]]
-        assert [entry.resource for entry in written] == ["executionsessions/status"]
+        assert [entry.body[1]["value"]["phase"] for entry in written] == ["Running", "Succeeded"]
 
 
 async def test_an_empty_pool_that_rejects() -> None:

@@ -219,7 +219,7 @@ async def test_what_the_sidecar_says_about_inputs(refusal: Refusal, reason: str,
         assert found["reason"] == reason
         assert found["message"] == says
         assert found["attempts"] == 1
-        await on.until(lambda: not on.pods("assigned"), "its pod is removed")
+        await on.until(lambda: not on.used_pods(), "its pod is removed")
 
 
 async def test_without_a_store_inputs_are_refused() -> None:
@@ -284,11 +284,11 @@ async def test_cancelled_while_inputs_are_fetched() -> None:
         for pod in on.ready_pods():
             on.node.sidecar(pod["metadata"]["name"]).fetching = asyncio.Event()
         session = on.session("print:x", inputs=[given(on.files())])
-        await on.until(lambda: on.pods("assigned"), "assigned")
+        await on.until(lambda: on.used_pods(), "assigned")
         on.cancel(session)
         status = await on.ended(session, seconds=3)
         assert (status["phase"], status["reason"]) == ("Cancelled", "Cancelled")
-        await on.until(lambda: not on.pods("assigned"), "its pod is removed")
+        await on.until(lambda: not on.used_pods(), "its pod is removed")
 
 
 async def test_a_restart_while_inputs_are_fetched() -> None:
@@ -299,11 +299,11 @@ async def test_a_restart_while_inputs_are_fetched() -> None:
         for pod in on.ready_pods():
             on.node.sidecar(pod["metadata"]["name"]).fetching = asyncio.Event()
         session = on.session("print:x", inputs=[given(on.files())])
-        await on.until(lambda: on.pods("assigned"), "assigned")
+        await on.until(lambda: on.used_pods(), "assigned")
         await on.kill(first)
         for side in on.node.sidecars.values():
-            assert side.fetching is not None
-            side.fetching.set()
+            if side.fetching is not None:
+                side.fetching.set()
         await on.start()
         status = await on.ended(session)
         assert (status["phase"], status["attempts"]) == ("Succeeded", 1)
@@ -344,8 +344,7 @@ async def test_only_what_takes_long_gets_a_deadline_and_it_covers_fetching_and_c
         assert await deadlines("print:x", []) == []
         (long,) = await deadlines("sleep:0.6", [])
         assert 120 <= long < 130
-        (fetches,) = await deadlines("print:x", [given(files)])
-        assert 420 <= fetches < 435
+        assert await deadlines("print:x", [given(files)]) == []
         (both,) = await deadlines("sleep:0.6", [given(files)])
         assert 420 <= both < 435
 

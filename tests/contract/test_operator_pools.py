@@ -47,14 +47,14 @@ async def test_pods_that_vanish_are_replaced() -> None:
 
 
 async def test_scaling_down_spares_pods_with_sessions() -> None:
-    async with operating() as system:
+    async with operating(running_after_seconds=0.1) as system:
         system.pool(replicas=3)
         await system.ready(3)
-        sessions = [system.session("sleep:0.6 print:x") for _ in range(2)]
-        await system.until(lambda: len(system.pods("assigned")) == 2, "assigned")
+        sessions = [system.session("sleep:2 print:x") for _ in range(2)]
+        await system.until(lambda: len(system.used_pods()) == 2, "assigned")
         system.edit_pool(replicas=0)
         await system.until(lambda: not system.pods("warm"), "no warm pods")
-        assert len(system.pods("assigned")) == 2
+        assert len(system.used_pods()) == 2
         for session in sessions:
             assert (await system.ended(session))["phase"] == "Succeeded"
 

@@ -33,7 +33,7 @@ async def test_a_run_survives_its_operator() -> None:
         assert (status["attempts"], status["epoch"]) == (1, 2)
         (sidecar,) = on.node.of_session(session["metadata"]["uid"])
         assert sidecar.starts == 1
-        await on.until(lambda: not on.pods("assigned") and len(on.ready_pods()) == 2, "a full pool")
+        await on.until(lambda: not on.used_pods() and len(on.ready_pods()) == 2, "a full pool")
 
 
 async def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
@@ -48,19 +48,19 @@ async def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
         assert (await on.ended(session))["result"]["stdout"] == "done"
 
 
-async def test_killed_between_prepare_and_label() -> None:
-    """No pod carries the session: it never started, and runs in another pod. The prepared one is no use to
-    others, and is found out and removed when it is handed out."""
+async def test_killed_between_prepare_and_the_status_that_names_the_pod() -> None:
+    """No status names a pod: the session never started, and runs in another pod. The prepared one is no use
+    to others, and is found out and removed."""
     async with system() as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
-        on.api.held["patch", "pods"] = asyncio.Event()
+        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
         session = on.session("print:x")
         uid = session["metadata"]["uid"]
         await on.until(lambda: on.node.of_session(uid), "prepared")
         await on.kill(first)
-        del on.api.held["patch", "pods"]
+        del on.api.held["patch", "executionsessions/status"]
         await on.start()
         status = await on.ended(session)
         assert status["phase"] == "Succeeded"
@@ -70,7 +70,7 @@ async def test_killed_between_prepare_and_label() -> None:
         assert sum(sidecar.starts for sidecar in on.node.of_session(uid)) == 1
 
 
-async def test_killed_between_label_and_start() -> None:
+async def test_killed_between_the_status_and_the_start() -> None:
     async with system() as on:
         first = await on.start()
         on.pool()
@@ -86,7 +86,7 @@ async def test_killed_between_label_and_start() -> None:
             return await original(node, request)
 
         on.node._answer = slow.__get__(on.node)  # type: ignore[method-assign]
-        await on.until(lambda: on.pods("assigned"), "labelled")
+        await on.until(lambda: on.used_pods(), "named")
         await on.kill(first)
         held.set()
         await on.start()
@@ -95,7 +95,7 @@ async def test_killed_between_label_and_start() -> None:
         assert sum(sidecar.starts for sidecar in on.node.of_session(uid)) == 1
 
 
-async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
+async def test_a_named_pod_that_was_never_prepared_is_used() -> None:
     async with system() as on:
         first = await on.start()
         on.pool()
@@ -103,7 +103,7 @@ async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
         for sidecar in on.node.sidecars.values():
             sidecar.unreachable = True
         session = on.session("print:x")
-        await on.until(lambda: on.pods("assigned"), "labelled")
+        await on.until(lambda: on.used_pods(), "named")
         await on.kill(first)
         for sidecar in on.node.sidecars.values():
             sidecar.unreachable = False
@@ -112,9 +112,8 @@ async def test_a_labelled_pod_that_was_never_prepared_is_used() -> None:
         assert status["phase"] == "Succeeded"
 
 
-async def test_a_session_whose_pod_vanished_without_a_trace_does_not_run_again() -> None:
-    """Its status was never written, and its pod went while nobody watched; the API server remembers the
-    pod."""
+async def test_a_session_whose_pod_vanished_while_nobody_watched_does_not_run_again() -> None:
+    """Its status names the pod: the program may have run there."""
     async with system() as on:
         first = await on.start()
         on.pool()
@@ -122,7 +121,7 @@ async def test_a_session_whose_pod_vanished_without_a_trace_does_not_run_again()
         session = await running(on, "sleep:0.3 print:x")
         waiting = on.session("print:y", pool="none")
         await on.kill(first)
-        (pod,) = on.pods("assigned")
+        (pod,) = on.used_pods()
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session)
@@ -157,7 +156,7 @@ async def test_a_running_session_without_a_pod_is_lost() -> None:
         session = await running(on, "sleep:30")
         await on.until(lambda: on.status(session).get("phase") == "Running", "written")
         await on.kill(first)
-        (pod,) = on.pods("assigned")
+        (pod,) = on.used_pods()
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session)
@@ -183,8 +182,8 @@ async def test_a_run_that_ended_before_its_pod_was_lost_has_its_result() -> None
         session = await running(on, "sleep:30")
         await on.until(lambda: on.status(session).get("phase") == "Running", "written")
         await on.kill(first)
-        (pod,) = on.pods("assigned")
-        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        (pod,) = on.used_pods()
+        store_result(on, session, moment(), "done")
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session)
@@ -198,8 +197,9 @@ async def test_a_result_is_read_when_the_pod_is_lost_while_the_operator_looks() 
         await on.ready(2)
         session = await running(on, "sleep:30")
         await on.until(lambda: on.status(session).get("phase") == "Running", "written")
-        (pod,) = on.pods("assigned")
-        store_result(on, session, on.status(session)["timings"]["started"], "done")
+        (pod,) = on.used_pods()
+        (sidecar,) = on.node.of_session(session["metadata"]["uid"])
+        store_result(on, session, sidecar.started_at, "done")
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         status = await on.ended(session, seconds=5)
         assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
@@ -213,7 +213,7 @@ async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> N
         await on.ready(2)
         session = await running(on, "sleep:30")
         await on.until(lambda: on.status(session).get("phase") == "Running", "written")
-        (pod,) = on.pods("assigned")
+        (pod,) = on.used_pods()
         store_result(on, session, "2020-01-01T00:00:00.000000Z", "of yesterday")
         if broken == "not a result":
             for key in on.objects.objects:
@@ -226,19 +226,75 @@ async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> N
         assert "result" not in status
 
 
-async def test_a_labelled_pod_that_is_silent_is_lost() -> None:
+async def test_a_named_pod_that_is_silent_is_lost() -> None:
     async with system() as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
         session = await running(on, "sleep:30")
         await on.kill(first)
-        (pod,) = on.pods("assigned")
+        (pod,) = on.used_pods()
         on.node.cut_off(pod["metadata"]["name"])
         await on.start()
         status = await on.ended(session, seconds=10)
         assert (status["phase"], status["reason"]) == ("Failed", "SidecarLost")
-        await on.until(lambda: not on.pods("assigned"), "removed")
+        await on.until(lambda: not on.used_pods(), "removed")
+
+
+async def test_a_free_looking_pod_of_a_session_that_is_over_is_removed() -> None:
+    """The operator ended between the answer and the removal, or the session was deleted meanwhile."""
+    async with system() as on:
+        first = await on.start()
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        (pod,) = on.used_pods()
+        await on.kill(first)
+        on.api.store.delete(names.SESSION_PLURAL, "kubecoderun", session["metadata"]["name"])
+        await on.start()
+        await on.until(lambda: pod["metadata"]["name"] not in on.pod_names(), "removed")
+        await on.ready(2)
+
+
+async def test_the_status_of_an_earlier_operator_that_lands_late_decides() -> None:
+    """It names another pod than the one this operator has chosen, which has not started anything yet."""
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=3)
+        await on.ready(3)
+        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
+        session = on.session("print:x")
+        uid = session["metadata"]["uid"]
+        await on.until(lambda: on.node.of_session(uid), "prepared")
+        (early,) = on.node.of_session(uid)
+        await on.kill(first)
+        pod = next(found for found in on.pods() if found["metadata"]["uid"] == early.pod_uid)
+
+        def unready(found: dict[str, Any]) -> dict[str, Any]:
+            (ready,) = [entry for entry in found["status"]["conditions"] if entry["type"] == "Ready"]
+            ready["status"] = "False"
+            return found
+
+        on.api.store.change("pods", "kubecoderun", pod["metadata"]["name"], unready)
+        await on.start()
+        await on.until(lambda: len(on.node.of_session(uid)) == 2, "another pod is prepared")
+
+        def lands(found: dict[str, Any]) -> dict[str, Any]:
+            named = {"name": pod["metadata"]["name"], "uid": early.pod_uid}
+            found["status"] = {"phase": "Running", "attempts": 1, "epoch": 1, "pod": named}
+            return found
+
+        on.api.store.change(names.SESSION_PLURAL, "kubecoderun", session["metadata"]["name"], lands, "status")
+        on.api.held.pop(("patch", "executionsessions/status")).set()
+        status = await on.ended(session)
+        assert (status["phase"], status["pod"]["uid"], status["attempts"]) == ("Succeeded", early.pod_uid, 1)
+        assert sum(side.starts for side in on.node.sidecars.values()) == 1
+        await on.until(lambda: not {side.pod_uid for side in on.node.of_session(uid)} & _uids(on), "removed")
+        await on.ready(3)
+
+
+def _uids(on: System) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in on.pods()}
 
 
 async def test_waiting_sessions_go_on_waiting() -> None:
@@ -334,7 +390,7 @@ async def test_an_operator_that_loses_its_lease_writes_nothing_more() -> None:
         mark = len(on.api.log)
         await asyncio.sleep(1.0)
         assert on.api.writes(since=mark, leases=True) == []
-        assert on.status(session) == {}
+        assert on.status(session)["phase"] == "Running"
         # The pod is still the session's: whoever leads next goes on.
         assert on.node.of_session(session["metadata"]["uid"])[0].owner == Owner(
             "session", session["metadata"]["uid"]

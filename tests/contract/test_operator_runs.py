@@ -32,15 +32,15 @@ async def test_a_run_takes_four_writes_of_the_operator() -> None:
             ("create", "pods"),
             ("delete", "pods"),
             ("patch", "executionsessions/status"),
-            ("patch", "pods"),
+            ("patch", "executionsessions/status"),
         ]
 
 
-async def test_the_pod_belongs_to_the_session_before_anything_starts() -> None:
+async def test_the_status_names_the_pod_before_anything_starts() -> None:
     async with operating() as system:
         system.pool()
         await system.ready(2)
-        held = system.api.held["patch", "pods"] = asyncio.Event()
+        held = system.api.held["patch", "executionsessions/status"] = asyncio.Event()
         session = system.session("print:x")
         uid = session["metadata"]["uid"]
         await system.until(lambda: system.node.of_session(uid), "prepared")
@@ -50,15 +50,33 @@ async def test_the_pod_belongs_to_the_session_before_anything_starts() -> None:
         held.set()
         status = await system.ended(session)
         assert sidecar.calls == ["prepare", "start"]
-        patch = next(
-            entry for entry in system.api.writes() if (entry.verb, entry.resource) == ("patch", "pods")
+        first = next(
+            entry.body[1]["value"]
+            for entry in system.api.writes()
+            if (entry.verb, entry.resource) == ("patch", "executionsessions/status")
         )
-        assert patch.name == status["pod"]["name"]
+        assert (first["phase"], first["pod"]["name"]) == ("Running", status["pod"]["name"])
         assert sidecar.target is not None
         assert isinstance(sidecar.target.result, ResultTarget)
         assert (
             f"/kubecoderun/kubecoderun/{session['metadata']['name']}/result.json" in sidecar.target.result.url
         )
+
+
+async def test_a_run_that_goes_on_is_written_down_in_its_pod() -> None:
+    """So that kubectl shows it, the pod goes with its session, and the node ends it at its deadline."""
+    async with operating(running_after_seconds=0.1) as system:
+        system.pool()
+        await system.ready(2)
+        session = system.session("sleep:0.6 print:x")
+        await system.until(lambda: system.pods("assigned"), "labelled")
+        (pod,) = system.pods("assigned")
+        assert pod["metadata"]["name"] == system.status(session)["pod"]["name"]
+        assert pod["metadata"]["labels"][names.LABEL_SESSION] == session["metadata"]["name"]
+        (owner,) = pod["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("ExecutionSession", session["metadata"]["uid"])
+        assert pod["spec"]["activeDeadlineSeconds"] > 60
+        assert (await system.ended(session))["phase"] == "Succeeded"
 
 
 async def test_the_replacement_does_not_hold_up_the_run() -> None:
@@ -100,7 +118,8 @@ async def test_a_conflict_does_not_cost_a_result() -> None:
 
 
 async def test_a_pod_that_is_bound_elsewhere_is_given_up_for_the_next() -> None:
-    async with operating() as system:
+    """Of a session that is over or gone: nobody needs the pod any more."""
+    async with operating(sweep_pods_seconds=0.3) as system:
         system.pool()
         await system.ready(2)
         first, second = (pod["metadata"]["name"] for pod in system.ready_pods())
@@ -114,6 +133,28 @@ async def test_a_pod_that_is_bound_elsewhere_is_given_up_for_the_next() -> None:
             await system.until(
                 lambda: first not in [pod["metadata"]["name"] for pod in system.pods()], "removed"
             )
+
+
+async def test_a_pod_that_is_being_deleted_is_not_started_in() -> None:
+    """Its sidecar may still answer for a while."""
+    async with operating() as system:
+        system.pool(replicas=1)
+        await system.ready(1)
+        (pod,) = system.ready_pods()
+        held = system.api.held["patch", "executionsessions/status"] = asyncio.Event()
+        session = system.session("print:x")
+        await system.until(lambda: system.node.of_session(session["metadata"]["uid"]), "prepared")
+
+        def going(found: dict) -> dict:  # type: ignore[type-arg]
+            found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            return found
+
+        system.api.store.change("pods", "kubecoderun", pod["metadata"]["name"], going)
+        await asyncio.sleep(0.1)
+        held.set()
+        status = await system.ended(session)
+        assert (status["phase"], status["attempts"]) == ("Succeeded", 2)
+        assert status["pod"]["uid"] != pod["metadata"]["uid"]
 
 
 async def test_an_unreachable_sidecar_costs_a_session_nothing_but_time() -> None:
@@ -131,30 +172,11 @@ async def test_an_unreachable_sidecar_costs_a_session_nothing_but_time() -> None
         )
 
 
-async def test_a_pod_that_somebody_else_labels_is_left_alone() -> None:
-    async with operating() as system:
-        system.pool(replicas=1)
-        await system.ready(1)
-        (pod,) = system.ready_pods()
-        name = pod["metadata"]["name"]
-        system.api.watch_delay = lambda resource: 0.3 if resource == "pods" else 0.0
-
-        def label(found: dict) -> dict:  # type: ignore[type-arg]
-            found["metadata"]["labels"][names.LABEL_STATE] = "assigned"
-            return found
-
-        system.api.store.change("pods", "kubecoderun", name, label)
-        status = await system.ended(system.session("print:x"))
-        assert status["phase"] == "Succeeded"
-        assert status["pod"]["name"] != name
-        assert status["startType"] == "Waited" or status["attempts"] == 2
-
-
-async def test_a_lost_answer_to_the_pod_patch_is_found_out() -> None:
+async def test_a_lost_answer_to_the_first_status_is_found_out() -> None:
     async with operating() as system:
         system.pool()
         await system.ready(2)
-        system.api.faults.append(Fault("patch", "pods", times=1, status=500, after=True))
+        system.api.faults.append(Fault("patch", "executionsessions/status", times=1, status=500, after=True))
         status = await system.ended(system.session("print:x"))
         assert (status["phase"], status["attempts"]) == ("Succeeded", 1)
         assert len([side for side in system.node.sidecars.values() if "prepare" in side.calls]) == 1
@@ -193,10 +215,8 @@ async def test_missing_code_ends_the_session_and_its_pod() -> None:
         session = system.session(code=None, codeRef={"bytes": 20_000, "sha256": MISSING})
         status = await system.ended(session)
         assert (status["phase"], status["reason"]) == ("Failed", "CodeUnavailable")
-        assert "pod" not in status
-        await system.until(
-            lambda: not system.pods("assigned") and len(system.ready_pods()) == 2, "a fresh pool"
-        )
+        assert "started" not in status["timings"]
+        await system.until(lambda: not system.used_pods() and len(system.ready_pods()) == 2, "a fresh pool")
 
 
 async def test_without_a_store_stored_code_is_refused() -> None:
@@ -259,7 +279,7 @@ async def test_a_session_of_the_same_name_never_gets_the_other_ones_result() -> 
         second = system.session("sleep:1 print:second", name="hello")
         status = await system.ended(second)
         assert status["result"]["stdout"] == "second"
-        await system.until(lambda: not system.pods("assigned"), "both pods are gone")
+        await system.until(lambda: not system.used_pods(), "both pods are gone")
 
 
 async def test_a_stale_epoch_is_raised() -> None:
@@ -287,7 +307,7 @@ async def test_many_sessions_at_once_each_have_a_pod_of_their_own() -> None:
             pods.add(status["pod"]["uid"])
         assert len(pods) == 50
         assert all(sidecar.starts <= 1 for sidecar in system.node.sidecars.values())
-        await system.until(lambda: len(system.pods()) == len(system.ready_pods()) == 20, "a full pool")
+        await system.until(lambda: len(system.pods()) == len(system.ready_pods()) == 20, "a full pool", 20)
 
 
 async def test_a_sidecar_that_is_not_warm_is_passed_over() -> None:

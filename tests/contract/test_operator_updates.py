@@ -28,7 +28,7 @@ async def test_a_rolling_update_keeps_pods_ready() -> None:
 
         watching = asyncio.create_task(watch())
         session = system.session("sleep:0.5 print:x")
-        await system.until(lambda: system.pods("assigned"), "assigned")
+        await system.until(lambda: system.used_pods(), "assigned")
         await system.until(lambda: len(system.ready_pods()) == 4, "replaced")
         least, revision = 4, system.pool_status()["revision"]
         system.edit_pool(runtime={"image": "python:2", "languages": ["py"]})

@@ -276,9 +276,9 @@ async def test_sidecars_of_an_earlier_version_are_passed_over() -> None:
         (old,) = on.pod_names("warm")
         on.node.sidecar(old).outdated = True
         workspace = on.workspace()
-        status = await active(on, workspace)
-        assert status["pod"]["name"] != old
-        assert (await on.ended(on.run_in("mine", "print:1")))["phase"] == "Succeeded"
+        status = await on.ended(on.run_in("mine", "print:1"))
+        assert (status["phase"], status["pod"]["name"] != old) == ("Succeeded", True)
+        assert (await active(on, workspace))["attempts"] == 2
 
 
 # --- other operator processes ---------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Invariants:
 
     def busy(self) -> bool:
         """Whether a pod is there whose owner has ended, so that waiting for its end makes sense."""
-        return any(self._owner_ended(pod) is not None for pod in self._pods.values())
+        return any(self._owner_ended(uid, pod) is not None for uid, pod in self._pods.items())
 
     def pod(self, thing: Object, deleted: bool, now: float) -> None:
         """A pod of a pool appeared, changed or went."""
@@ -152,8 +152,8 @@ class Invariants:
         self._creations = [creation for creation in self._creations if creation.at + LOOK_AHEAD > now]
         for creation in due:
             self._within_target(creation)
-        for pod in self._pods.values():
-            ended = self._owner_ended(pod)
+        for uid, pod in self._pods.items():
+            ended = self._owner_ended(uid, pod)
             if ended is not None and now - ended > OUTLIVES_BY:
                 self._tell(
                     f"I4: pod {pod.name} ({pod.state}) outlives its owner by more than {OUTLIVES_BY:.0f} s"
@@ -232,8 +232,12 @@ class Invariants:
         if pod.pool_uid is None:
             self._tell(f"I4: pod {pod.name} carries no pool UID")
             return
-        there = [other for other in self._pods.values() if other.pool_uid == pod.pool_uid]
-        unassigned = sum(other.state == "warm" and not other.going for other in there)
+        there = {uid: other for uid, other in self._pods.items() if other.pool_uid == pod.pool_uid}
+        # A pod belongs to a session as soon as the session's status names it; its label may never say so.
+        unassigned = sum(
+            other.state == "warm" and not other.going and not self._users_of.get(uid)
+            for uid, other in there.items()
+        )
         self._creations.append(Creation(now, pod.pool_uid, pod.name, unassigned, len(there)))
 
     def _within_target(self, creation: Creation) -> None:
@@ -254,6 +258,7 @@ class Invariants:
 
     def _record_targets(self, now: float) -> None:
         taken = {pod.session_uid for pod in self._pods.values() if pod.session_uid}
+        taken |= {uid for uid, session in self._sessions.items() if session.pod_uid}
         waiting: dict[str | None, int] = defaultdict(int)
         for uid, session in self._sessions.items():
             if session.ended_at is None and uid not in taken:
@@ -268,9 +273,13 @@ class Invariants:
             while len(pool.targets) > 1 and pool.targets[1][0] < needed:
                 pool.targets.popleft()
 
-    def _owner_ended(self, pod: Pod) -> float | None:
+    def _owner_ended(self, uid: str, pod: Pod) -> float | None:
         """When the owner of a pod ended, or None while it lives. An owner nobody ever saw ended when the pod
         was seen."""
+        named_by = [self._sessions[user] for user in self._users_of.get(uid, ())]
+        if pod.session_uid is None and named_by:
+            ends = [session.ended_at for session in named_by if session.ended_at is not None]
+            return max(ends) if len(ends) == len(named_by) else None
         if pod.session_uid is not None:
             session = self._sessions.get(pod.session_uid)
             return session.ended_at if session else pod.assigned_at

@@ -240,6 +240,8 @@ def test_pool_deleted(kube: Kube, pool: str, new_pool: NewPool, own_session: Cal
         session_manifest(fresh_name("orphan"), name, "import time\ntime.sleep(5)\nprint('end')")
     )
     running(kube, session)
+    # from then on the pod is the session's, no longer the pool's
+    eventually(lambda: [p for p in kube.pods(name) if label(p, "state") == "assigned"], "the pod is labelled")
     kube.kubectl("delete", f"epool/{name}")
     status: Any = ended(kube, session)["status"]
     assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "end\n")

@@ -165,3 +165,46 @@ def test_only_unassigned_pods_can_be_retired() -> None:
     assert allocator.retire("uid-b")
     assert not allocator.retire("uid-b")
     assert not allocator.retire("unknown")
+
+
+def test_a_pod_that_a_status_names_is_given_to_nobody_else() -> None:
+    """An operator that has ended had given it away; the pod's label still says warm."""
+    allocator = with_pods("a", "b")
+    allocator.take("uid-a", "s1")
+    assert [found.name for found in allocator.ready_members()] == ["b"]
+    assert not allocator.retire("uid-a")
+    assert allocator.claim("s1", 9.0).name == "a"  # type: ignore[union-attr]
+    assert (allocator.counts().assigned, len(allocator.counts().free)) == (1, 1)
+    # The views of the pod change nothing about that, and neither does its label, when it comes.
+    allocator.observe(pod("a", version=5))
+    allocator.observe(pod("a", version=6, state="assigned", session_uid="s1"))
+    assert allocator.counts().assigned == 1
+
+
+def test_taking_a_pod_twice_or_one_that_is_spent_or_unknown_changes_nothing() -> None:
+    allocator = with_pods("a", "b")
+    allocator.take("uid-a", "s1")
+    allocator.take("uid-a", "s2")
+    allocator.spend("uid-b")
+    allocator.take("uid-b", "s3")
+    allocator.take("uid-x", "s4")
+    assert allocator.seat("uid-a").session == "s1"  # type: ignore[union-attr]
+    assert allocator.counts().terminating == 1
+    assert allocator.claim("s3", 9.0) is None
+
+
+def test_a_waiting_session_gets_the_pod_that_its_status_turns_out_to_name() -> None:
+    allocator = with_pods("a")
+    allocator.claim("other", 9.0)
+    assert allocator.claim("s1", 9.0) is None
+    allocator.take("uid-a", "s1")
+    assert [(session, found.name) for session, found in allocator.grants()] == [("s1", "a")]
+
+
+def test_the_sidecar_has_the_last_word_about_whose_a_pod_is() -> None:
+    allocator = with_pods("a", "b")
+    allocator.claim("s1", 9.0)
+    allocator.assigned("s1")
+    allocator.hand_over("uid-a", "s2")
+    assert allocator.seat("uid-a").session == "s2"  # type: ignore[union-attr]
+    assert allocator.claim("s1", 9.0).name == "b"  # type: ignore[union-attr]

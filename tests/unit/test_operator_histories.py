@@ -2,8 +2,9 @@
 crashes.
 
 The machine plays a cluster (`Truth`), the watch between it and the operator, and the operator's thin
-layer. The truth enforces nothing but what an API server does: the patch that gives a pod away tests its
-label.
+layer. The truth enforces nothing but what an API server does with the status of a session (a pod is
+replaced only by a further attempt, and the epoch never falls) and what a sidecar does: the first session has
+it.
 """
 
 import itertools
@@ -30,14 +31,35 @@ GRACE = 120.0
 EXPECTATION = 30.0
 
 
+@dataclass(frozen=True)
+class Note:
+    """What a session's status says about its pod."""
+
+    pod: str
+    attempts: int
+    epoch: int
+
+
 @dataclass
 class Truth:
-    """The pods as the API server has them, every view of them there ever was, and who ever owned which."""
+    """The pods as the API server has them, every view of them there ever was, what the statuses of sessions
+    say, whom the sidecars belong to, and in which pods a session's program was started."""
 
     pods: dict[str, Member] = field(default_factory=dict)
     views: list[tuple[Member, bool]] = field(default_factory=list)
-    owners: dict[str, set[str]] = field(default_factory=dict)
+    notes: dict[str, Note] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
+    started: dict[str, set[str]] = field(default_factory=dict)
     version: int = 0
+
+    def write(self, session: str, note: Note) -> bool:
+        """The status of the session, by the rules of its kind; False if it is refused."""
+        before = self.notes.get(session, Note("", 0, 0))
+        another = before.pod not in ("", note.pod) and note.attempts <= before.attempts
+        if another or note.epoch < before.epoch or note.attempts < before.attempts:
+            return False
+        self.notes[session] = note
+        return True
 
     def put(self, pod: Member) -> Member:
         self.version += 1
@@ -51,8 +73,13 @@ class Truth:
         pod = self.pods.pop(uid)
         self.views.append((replace(pod, version=self.version), True))
 
-    def warm(self) -> list[Member]:
-        return [pod for pod in self.pods.values() if pod.state == PodState.WARM and not pod.deleting]
+    def unassigned(self) -> list[Member]:
+        named = {note.pod for note in self.notes.values()}
+        return [
+            pod
+            for pod in self.pods.values()
+            if pod.state == PodState.WARM and not pod.deleting and pod.uid not in named
+        ]
 
 
 class Histories(RuleBasedStateMachine):
@@ -66,16 +93,15 @@ class Histories(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.truth = Truth()
         self.target = Target(replicas=3, max_pods=8, revision="r1", max_unavailable=1)
+        self.epoch = 0
         self.bound: dict[str, str] = {}
-        """Pod by session, once the label is set."""
+        """Pod by session, once its program was started there."""
         self.alive: set[str] = set()
         """Sessions that are not over."""
         self.excess = 0
         """Pods made because an expectation expired although its pod existed."""
-        self.in_flight: list[tuple[str, str]] = []
-        """Patches (session, pod) that a process had sent when it was killed; they may still land."""
-        self.stray: dict[str, str] = {}
-        """Session by pod: where such a patch has landed."""
+        self.in_flight: list[tuple[str, Note]] = []
+        """Statuses (of a session) that a process had sent when it was killed; they may still land."""
         self.deletions: list[str] = []
         """Requests to delete pods that are on their way; until they land, the pods look as before."""
         self.start_process()
@@ -86,12 +112,14 @@ class Histories(RuleBasedStateMachine):
         self.target = replace(self.target, replicas=replicas, max_pods=max_pods)
 
     def start_process(self) -> None:
+        self.epoch += 1
         self.allocator = Allocator()
         self.allocator.revision = self.target.revision
         self.expected = Expectations(EXPECTATION)
         self.brake = Brake(1.0, 300.0)
         self.reserved: dict[str, str] = {}
         self.handed_out: set[str] = set()
+        self.attempts: dict[str, int] = {}
         self.newest: dict[str, int] = {}
         self.unseen: set[str] = set()
         """Names of pods that exist, but whose creation this process has not been told of."""
@@ -99,17 +127,18 @@ class Histories(RuleBasedStateMachine):
     # --- the operator's thin layer ------------------------------------------------------------------
 
     def hand_out(self, session: str, pod: Member) -> None:
-        assert pod.uid not in self.handed_out, "a pod was handed out twice"
-        if self.stray.get(pod.uid) == session:
-            # It carries the session's label already: the patch finds that out, and the session has its pod.
-            assert session not in self.bound
-            self.handed_out.add(pod.uid)
-            self.bound[session] = self.truth.pods[pod.uid].uid if pod.uid in self.truth.pods else pod.uid
-            return
         assert session not in self.reserved
-        assert pod.usable
+        assert session not in self.bound
+        if not self.named(session, pod.uid):
+            assert pod.uid not in self.handed_out, "a pod was handed out twice"
+            assert pod.uid not in self.bound.values(), "a pod that is in use was handed out"
+            assert pod.usable
         self.handed_out.add(pod.uid)
         self.reserved[session] = pod.uid
+
+    def named(self, session: str, uid: str) -> bool:
+        note = self.truth.notes.get(session)
+        return note is not None and note.pod == uid
 
     def serve_queue(self) -> None:
         for session, pod in self.allocator.grants():
@@ -148,39 +177,73 @@ class Histories(RuleBasedStateMachine):
             self.claim(session)
 
     @precondition(lambda self: self.reserved)
-    @rule(choice=st.integers(0, 99))
-    def label_is_set(self, choice: int) -> None:
-        """The patch of the pod: it succeeds if the pod is there and still warm."""
+    @rule(choice=st.integers(0, 99), refuses=st.booleans())
+    def pod_is_bound(self, choice: int, refuses: bool) -> None:
+        """The status names the pod, and its sidecar takes the session, or not: refuses is trouble of its
+        own."""
         session = sorted(self.reserved)[choice % len(self.reserved)]
         uid = self.reserved.pop(session)
-        pod = self.truth.pods.get(uid)
-        if pod is None or pod.state != PodState.WARM or pod.deleting:
-            self.allocator.spend(uid)
-            self.claim(session, first=True)
+        before = self.truth.notes.get(session, Note("", 0, 0))
+        attempts = self.attempts.get(session, 0) + (before.pod != uid)
+        if not self.truth.write(session, Note(uid, attempts, self.epoch)):
+            self.give_up(uid)
+            self.resume(session)
             return
-        self.truth.owners.setdefault(uid, set()).add(session)
-        assert session not in self.bound, "a session got two pods"
-        self.bound[session] = uid
-        self.truth.put(replace(pod, state=PodState.ASSIGNED, session_uid=session))
+        self.attempts[session] = attempts
         self.allocator.assigned(session)
+        pod = self.truth.pods.get(uid)
+        if pod is None or pod.deleting or refuses:
+            self.give_up(uid)
+            self.claim(session, first=True)
+        elif (owner := self.truth.locks.setdefault(uid, session)) != session:
+            self.allocator.hand_over(uid, owner)
+            self.claim(session, first=True)
+        else:
+            self.start(session, uid)
 
-    @precondition(lambda self: self.reserved)
-    @rule(choice=st.integers(0, 99), bound=st.booleans())
-    def sidecar_refuses(self, choice: int, bound: bool) -> None:
-        """prepare fails: the pod is removed, and the session takes the next one."""
-        session = sorted(self.reserved)[choice % len(self.reserved)]
-        uid = self.reserved.pop(session)
+    def start(self, session: str, uid: str) -> None:
+        self.truth.started.setdefault(session, set()).add(uid)
+        self.bound[session] = uid
+
+    def give_up(self, uid: str) -> None:
         self.allocator.spend(uid)
         self.deletions.append(uid)
-        self.claim(session, first=bound)
+
+    def resume(self, session: str) -> None:
+        """What `recovery` decides about a session whose status names a pod."""
+        note = self.truth.notes[session]
+        self.attempts[session] = note.attempts
+        self.allocator.take(note.pod, session)
+        seat = self.allocator.seat(note.pod)
+        pod = self.truth.pods.get(note.pod)
+        if pod is None or seat is None or seat.standing is Standing.SPENT:
+            self.alive.discard(session)
+            self.allocator.withdraw(session)
+        elif (owner := self.truth.locks.get(note.pod)) is not None and owner != session:
+            self.allocator.hand_over(note.pod, owner)
+            self.claim(session)
+        else:
+            self.truth.locks[note.pod] = session
+            self.allocator.withdraw(session)
+            self.start(session, note.pod)
+
+    @precondition(lambda self: self.bound)
+    @rule(choice=st.integers(0, 99))
+    def label_is_set(self, choice: int) -> None:
+        """The run takes a while: the patch of the pod succeeds if the pod is there and still warm."""
+        session = sorted(self.bound)[choice % len(self.bound)]
+        pod = self.truth.pods.get(self.bound[session])
+        if pod is not None and pod.state == PodState.WARM and not pod.deleting:
+            self.truth.put(replace(pod, state=PodState.ASSIGNED, session_uid=session))
 
     @rule(session=consumes(sessions))
     def session_ends(self, session: str) -> None:
         """It is done, or was deleted, wherever it is."""
         self.alive.discard(session)
         self.allocator.withdraw(session)
-        for stray in [pod for pod, owner in self.stray.items() if owner == session]:
-            self.deletions.append(stray)  # the sweeper finds a pod whose session is over
+        for uid, owner in self.truth.locks.items():
+            if owner == session and uid in self.truth.pods and self.allocator.seat(uid) is not None:
+                self.give_up(uid)  # the sweeper finds a pod whose session is over
         uid = self.bound.pop(session, None) or self.reserved.pop(session, None)
         if uid is not None:
             self.allocator.spend(uid)
@@ -268,7 +331,8 @@ class Histories(RuleBasedStateMachine):
             assert self.allocator.retire(victim.uid)
             pod = self.truth.pods.get(victim.uid)
             # The sidecar's lock: a pod that has an owner cannot be retired.
-            if pod is not None and pod.state == PodState.WARM:
+            if pod is not None and victim.uid not in self.truth.locks:
+                self.truth.locks[victim.uid] = "retired"
                 self.deletions.append(victim.uid)
         counts = self.allocator.counts()
         have = len(counts.free) + counts.reserved + counts.leaving + len(self.expected)
@@ -276,7 +340,7 @@ class Histories(RuleBasedStateMachine):
         for _ in range(made.create):
             self.create(outcome)
             # Not only in the operator's view: truly no more unassigned pods than wanted.
-            assert len(self.truth.warm()) <= wanted(self.target, self.allocator.counts()) + self.excess
+            assert len(self.truth.unassigned()) <= wanted(self.target, self.allocator.counts()) + self.excess
 
     def create(self, outcome: str) -> None:
         number = next(self.numbers)
@@ -311,41 +375,53 @@ class Histories(RuleBasedStateMachine):
 
     # --- a crash -------------------------------------------------------------------------------------
 
-    @rule(patches=st.sampled_from(["not sent", "land at once", "land later"]), backwards=st.booleans())
-    def operator_is_killed(self, patches: str, backwards: bool) -> None:
-        """A new process knows what a list shows. Sessions whose pod carries their label go on there. The list
-        has its own order, not that of their arrival."""
-        if patches != "not sent":
-            self.in_flight += self.reserved.items()
+    @rule(statuses=st.sampled_from(["not sent", "land at once", "land later"]), backwards=st.booleans())
+    def operator_is_killed(self, statuses: str, backwards: bool) -> None:
+        """A new process knows what lists show. Sessions whose status names a pod go on there. The list has
+        its own order, not that of their arrival."""
+        if statuses != "not sent":
+            for session, uid in self.reserved.items():
+                again = self.named(session, uid)
+                note = Note(uid, self.attempts.get(session, 0) + (not again), self.epoch)
+                self.in_flight.append((session, note))
+                if uid in self.truth.pods:
+                    self.truth.locks.setdefault(uid, session)
         self.start_process()
         for pod in list(self.truth.pods.values()):
             self.observe(pod, False)
-        for session in sorted(self.alive, reverse=backwards):
-            if session not in self.bound:
+        alive = sorted(self.alive, reverse=backwards)
+        for session in alive:
+            if session in self.truth.notes:
+                self.allocator.take(self.truth.notes[session].pod, session)
+        self.bound.clear()
+        for session in alive:
+            if session in self.truth.notes:
+                self.resume(session)
+            else:
                 self.claim(session)
-        while self.in_flight and patches == "land at once":
-            self.patch_of_a_killed_operator_lands(0)
+        while self.in_flight and statuses == "land at once":
+            self.status_of_a_killed_operator_lands(0, True)
 
     @precondition(lambda self: self.in_flight)
-    @rule(choice=st.integers(0, 99))
-    def patch_of_a_killed_operator_lands(self, choice: int) -> None:
-        """Nobody hears the answer; what the label says is seen by the watch. Nothing was started."""
-        session, uid = self.in_flight.pop(choice % len(self.in_flight))
-        pod = self.truth.pods.get(uid)
-        if pod is None or pod.state != PodState.WARM or pod.deleting:
-            return
-        self.truth.owners.setdefault(uid, set()).add(session)
-        self.stray[uid] = session
-        self.truth.put(replace(pod, state=PodState.ASSIGNED, session_uid=session))
-        if session not in self.alive:
-            self.deletions.append(uid)
+    @rule(choice=st.integers(0, 99), is_seen=st.booleans())
+    def status_of_a_killed_operator_lands(self, choice: int, is_seen: bool) -> None:
+        """Nobody hears the answer; the watch may show it. Nothing was started."""
+        session, note = self.in_flight.pop(choice % len(self.in_flight))
+        if session in self.alive and self.truth.write(session, note) and is_seen:
+            self.allocator.take(note.pod, session)
+            self.serve_queue()
 
     # --- what must hold ------------------------------------------------------------------------------
 
     @invariant()
     def one_pod_has_one_owner(self) -> None:
-        assert all(len(owners) == 1 for owners in self.truth.owners.values())
+        started = [uid for pods in self.truth.started.values() for uid in pods]
+        assert len(set(started)) == len(started)
         assert len(set(self.bound.values())) == len(self.bound)
+
+    @invariant()
+    def a_session_is_started_in_one_pod(self) -> None:
+        assert all(len(pods) == 1 for pods in self.truth.started.values()), "a program ran twice"
 
     @invariant()
     def no_pod_too_many(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import time
 from typing import Any
 
 import pytest
@@ -152,16 +151,6 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert second.epoch == 2
     await first.release()
     assert leases.spec["holderIdentity"] == "b"
-
-
-async def test_it_is_known_until_when_an_earlier_leader_may_have_acted() -> None:
-    leases, clock = Leases(), Clock()
-    first, second = candidate(leases, "a", clock), candidate(leases, "b", clock)
-    await first.acquire()
-    assert first.predecessor_until is None
-    await first.release()
-    await second.acquire()
-    assert second.predecessor_until == pytest.approx(time.time() + TERMS.duration, abs=2)
 
 
 async def test_a_renewal_that_was_cut_short_does_not_keep_the_lease_from_being_released() -> None:

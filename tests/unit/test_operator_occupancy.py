@@ -10,7 +10,7 @@ from kubecoderun_operator.occupancy import MOST_WAITING, Occupancy, Terms, terms
 
 def opened(idle: float = 10, life: float = 100) -> Occupancy:
     made = Occupancy(Terms(idle, life), 0)
-    made.open(0, 0)
+    made.open()
     return made
 
 
@@ -29,7 +29,7 @@ def test_nobody_has_a_turn_before_the_pod_is_there() -> None:
     assert made.enter("a", 0)
     assert made.next(0) is None
     assert made.over(1000) is None
-    made.open(5, 5)
+    made.open()
     assert made.next(5) == "a"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kubecoderun_operator.members import Member
-from kubecoderun_operator.recovery import Carrier, Step, decide, is_doubtful
+from kubecoderun_operator.recovery import Carrier, Step, decide
 from kubecoderun_sidecar.protocol import Owner, StateAnswer
 
 ME = "session-uid"
@@ -47,17 +47,17 @@ def silent(name: str) -> Carrier:
         ("", [mine("a", "running")], Step.ATTACH, "a", []),
         ("Running", [mine("a", "finished")], Step.ATTACH, "a", []),
         ("", [blank("a")], Step.PREPARE, "a", []),
-        ("Running", [blank("a")], Step.LOST, None, ["a"]),
+        ("Running", [mine("a", "running")], Step.ATTACH, "a", []),
         # its pod is silent
         ("", [silent("a")], Step.LOST, "a", []),
         ("Running", [silent("a")], Step.LOST, "a", []),
         # its pod belongs to somebody else
-        ("", [foreign("a")], Step.RUN, None, ["a"]),
-        ("", [retired("a")], Step.RUN, None, ["a"]),
+        ("", [foreign("a")], Step.RUN, None, []),
+        ("", [retired("a")], Step.RUN, None, []),
         # several
         ("", [mine("a", "prepared"), mine("b", "running")], Step.ATTACH, "b", ["a"]),
         ("", [silent("a"), mine("b", "prepared")], Step.ATTACH, "b", ["a"]),
-        ("", [blank("a"), foreign("b")], Step.PREPARE, "a", ["b"]),
+        ("", [blank("a"), foreign("b")], Step.PREPARE, "a", []),
         ("", [blank("a"), silent("b")], Step.LOST, "b", ["a"]),
     ],
 )
@@ -70,29 +70,30 @@ def test_decisions(
     assert [other.name for other in found.discard] == discard
 
 
-def test_a_session_whose_pod_is_gone_is_not_run_again() -> None:
-    found = decide(ME, "", "", [], pod("a"))
-    assert (found.step, found.pod) == (Step.LOST, pod("a"))
-    # A pod that is there says more.
-    assert decide(ME, "", "", [mine("b", "running")], pod("a")).step is Step.ATTACH
-    assert decide(ME, "", "", [blank("b")], pod("a")).step is Step.PREPARE
-
-
 @pytest.mark.parametrize(
-    ("phase", "created", "until", "carried", "doubtful"),
+    ("carriers", "step", "pod_name", "discard"),
     [
-        ("", 100.0, 105.0, False, True),
-        ("Queued", 100.0, 105.0, False, True),
-        ("", 100.0, None, False, True),
-        # nobody was there to start it
-        ("", 106.0, 105.0, False, False),
-        # its pod or its status says more
-        ("", 100.0, 105.0, True, False),
-        ("Running", 100.0, 105.0, False, False),
+        # the pod is gone: the program may have been started there
+        ([], Step.LOST, None, []),
+        ([blank("b")], Step.LOST, None, ["b"]),
+        ([foreign("b")], Step.LOST, None, []),
+        # it is there
+        ([blank("a")], Step.PREPARE, "a", []),
+        ([mine("a", "prepared")], Step.ATTACH, "a", []),
+        ([mine("a", "running"), blank("b")], Step.ATTACH, "a", ["b"]),
+        ([silent("a")], Step.LOST, "a", []),
+        # another session was faster
+        ([foreign("a")], Step.RUN, None, []),
+        ([retired("a")], Step.RUN, None, []),
     ],
 )
-def test_doubt(phase: str, created: float, until: float | None, carried: bool, doubtful: bool) -> None:
-    assert is_doubtful(phase, created, until, carried=carried) is doubtful
+def test_decisions_about_a_session_whose_status_names_a_pod(
+    carriers: list[Carrier], step: Step, pod_name: str | None, discard: list[str]
+) -> None:
+    found = decide(ME, "Running", "uid-a", carriers)
+    assert found.step is step
+    assert (found.pod.name if found.pod else None) == pod_name
+    assert [other.name for other in found.discard] == discard
 
 
 def test_the_pod_named_in_the_status_counts_among_silent_ones() -> None:

@@ -177,6 +177,18 @@ class System:
             and (not state or pod["metadata"]["labels"][names.LABEL_STATE] == state)
         ]
 
+    def used_pods(self) -> list[Json]:
+        """Pods that the status of a session names and that are not being deleted, whatever their label
+        says."""
+        sessions = self.api.store.all(names.SESSION_PLURAL)
+        named = {((found.get("status") or {}).get("pod") or {}).get("uid") for found in sessions}
+        return [pod for pod in self.pods() if pod["metadata"]["uid"] in named]
+
+    def pod_of(self, session: Json) -> Json:
+        """The pod that the session's status names."""
+        uid = self.status(session)["pod"]["uid"]
+        return next(pod for pod in self.pods() if pod["metadata"]["uid"] == uid)
+
     def ready_pods(self) -> list[Json]:
         return [pod for pod in self.pods("warm") if (pod.get("status") or {}).get("podIP")]
 
