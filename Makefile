@@ -1,13 +1,13 @@
 # `make help` lists the targets. They heed CLUSTER (kind, the default, or current), STORE (versitygw, the default, or
-# minio), KCR_PORT (8000) and KCR_REGISTRY.
+# minio), LANGUAGES (python, the default, most, or all), KCR_PORT (8000) and KCR_REGISTRY.
 SHELL := bash
 .DEFAULT_GOAL := help
 VENV := build/venv/bin
 
-.PHONY: binaries chaos test-faults help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
+.PHONY: binaries chaos test-faults test-languages help run stop test test-store lint bench cluster-up images deploy venv crds constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## everything: cluster, images, deployment, a first answered call (CLUSTER=current: on your own cluster)
 	@cluster/run.sh
@@ -20,6 +20,12 @@ test: ## every test but those under faults, on a cluster of its own; a table of 
 
 test-store: venv ## does an S3 store work for KubeCodeRun? KCR_STORE_* say which: docs/object-store.md
 	@$(VENV)/python -m pytest -q tests/store $(ARGS)
+
+test-languages: venv ## every language: its image, and a pool in the running cluster (after make run; about 25 minutes at first)
+	@LANGUAGES=all cluster/images.sh
+	CI=true $(VENV)/python -m pytest -q -n 2 tests/languages $(ARGS)
+	@LANGUAGES=all cluster/deploy.sh
+	@set -a; . build/env; CI=true exec $(VENV)/python -m pytest -q tests/e2e/test_languages.py $(ARGS)
 
 lint: venv ## ruff and mypy
 	$(VENV)/ruff check .

@@ -68,6 +68,7 @@ write_env() {
 
 : > "$LOGS/apply.log"
 echo "$STORE" > "$BUILD/object-store"
+echo "$LANGUAGES" > "$BUILD/languages"
 mapfile -t images < <(cut -d' ' -f2 "$BUILD/images")
 load_images "${images[@]}"
 render

@@ -22,7 +22,20 @@ case $STORE in
   minio) STORE_PART=minio STORE_OVERLAY=dev-minio ;;
   *) echo "error: STORE=$STORE: use versitygw or minio" >&2; exit 1 ;;
 esac
+# python (and Bash) | most: JavaScript, TypeScript and what is compiled to machine code, too | all: Java, PHP and R, too.
+# What was deployed last counts until `make stop`.
+LANGUAGES=${LANGUAGES:-$(cat "$BUILD/languages" 2>/dev/null || echo python)}
 PARTS="operator api sidecar python $STORE_PART"           # images of ours, images/<part>.Containerfile
+case $LANGUAGES in
+  python) ;;
+  most) PARTS="$PARTS nodejs native" ;;
+  all) PARTS="$PARTS nodejs native jvm php r" ;;
+  *) echo "error: LANGUAGES=$LANGUAGES: use python, most or all" >&2; exit 1 ;;
+esac
+if [ "$LANGUAGES" != python ]; then
+  [ "$STORE" = versitygw ] || { echo "error: LANGUAGES=$LANGUAGES goes with STORE=versitygw" >&2; exit 1; }
+  STORE_OVERLAY=dev-$LANGUAGES
+fi
 
 KIND_VERSION=v0.33.0
 KUBERNETES_VERSION=1.35.4       # built node: the last minor for containerd 1.x (Debian bookworm) and for cgroup v1
@@ -35,7 +48,7 @@ ETCD_IMAGE=registry.k8s.io/etcd:3.6.6-0
 COREDNS_IMAGE=registry.k8s.io/coredns/coredns:v1.13.1
 PAUSE_IMAGE=registry.k8s.io/pause:3.10
 
-export CLUSTER STORE KCR_PORT
+export CLUSTER STORE LANGUAGES KCR_PORT
 export KCR_USER_KUBECONFIG=${KCR_USER_KUBECONFIG-${KUBECONFIG:-$HOME/.kube/config}}
 export KUBECONFIG=$BUILD/kubeconfig                       # kind's, or a copy of the user's current context
 export PATH=$BUILD/bin:$PATH:/usr/local/go/bin

@@ -14,7 +14,11 @@ inputs_of() {
     operator) echo "$pinned $ROOT/images/requirements.py $ROOT/crds/kubecoderun_crds $ROOT/operator $ROOT/sidecar" ;;
     api) echo "$pinned $ROOT/images/requirements.py $ROOT/crds/kubecoderun_crds $ROOT/api" ;;
     sidecar) echo "$pinned $ROOT/images/requirements.py $ROOT/sidecar" ;;
-    python) echo "$ROOT/constraints.txt $ROOT/images/install.sh $ROOT/images/python.packages $ROOT/images/runner $ROOT/runner" ;;
+    python) echo "$ROOT/images/debian.sh $ROOT/images/install.sh $ROOT/images/python.packages $ROOT/images/python.constraints" \
+      "$ROOT/images/matplotlibrc $ROOT/images/runner $ROOT/runner" ;;
+    nodejs) echo "$ROOT/images/nodejs.constraints $ROOT/images/install.sh $ROOT/images/runner $ROOT/runner" ;;
+    native) echo "$ROOT/images/debian.sh $ROOT/images/native $ROOT/images/runner $ROOT/runner" ;;
+    jvm | php | r) echo "$ROOT/images/debian.sh $ROOT/images/runner $ROOT/runner" ;;
     store | minio) echo "$ROOT/cluster/binaries.sh" ;;
   esac
 }

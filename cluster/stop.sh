@@ -5,5 +5,5 @@
 . "$ROOT/cluster/provider.sh"
 
 destroy
-rm -f "$BUILD/env" "$BUILD/cluster" "$BUILD/object-store" "$BUILD/kubeconfig"
+rm -f "$BUILD/env" "$BUILD/cluster" "$BUILD/object-store" "$BUILD/languages" "$BUILD/kubeconfig"
 say "stopped"

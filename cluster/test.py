@@ -105,10 +105,11 @@ class Background:
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
 NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
-NEED_BUILDS = ("tests/store",)
+IMAGES = "tests/languages/test_images.py"
+NEED_BUILDS = ("tests/store", IMAGES)
 ON_DEMAND = ("tests/faults", "tests/chaos")
 """Run by targets of their own: make test-faults, make chaos."""
-RUNS = ("unit", "clients", "store", "cluster")
+RUNS = ("unit", "clients", "store", "images", "cluster")
 """The pytest runs."""
 
 
@@ -180,6 +181,7 @@ def main() -> int:
         for suffix in ("xml", "txt"):
             (LOGS / f"{name}.{suffix}").unlink(missing_ok=True)
     os.environ.setdefault("CLUSTER", "kind")
+    os.environ.setdefault("LANGUAGES", "most")
     # tests of the deployed system fail instead of being skipped when there is none
     os.environ.setdefault("CI", "true")
     # tests/store is about servers of its own here; `make test-store` is for a given one
@@ -208,6 +210,7 @@ def stages(run: Run, background: Background) -> None:
     built = background.join(run, minutes=45)
     if venv.passed:
         run.stage("tests of object stores", *pytest("store", "tests/store"), minutes=10, needs=built)
+        run.stage("tests of images", *pytest("images", "-n", "2", IMAGES), minutes=15, needs=built)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:

@@ -210,7 +210,7 @@ def _program_body(
     skipped = session_files.skipped_note(status)
     if skipped:
         notes.append(skipped)
-    return _exec_body(
+    body = _exec_body(
         session,
         stdout=stdout.decode("utf-8", "replace"),
         stderr=_with_lines(text, notes),
@@ -221,6 +221,7 @@ def _program_body(
         files=session_files.outputs(session, status),
         usage=status.get("usage") or {},
     )
+    return body | session_files.reports(status)
 
 
 def _is_told(stderr: str) -> bool:

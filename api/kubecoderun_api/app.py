@@ -12,9 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from kubecoderun_api import answers, cluster, log, wire
+from kubecoderun_api import answers, cluster, log, openapi, wire
 from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
-from kubecoderun_api.routes import exec, files, health, upload
+from kubecoderun_api.routes import absent, exec, files, health, upload
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.settings import Settings
@@ -28,6 +28,8 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {
     "auto_configure": False,
 }
 """FastAPI's own would write the texts of exceptions; metrics and log are ours."""
+
+_DOCS: Final = ("/docs", "/openapi.json")
 
 
 def create_app(
@@ -50,9 +52,8 @@ def create_app(
 
     inner = FastAPI(
         lifespan=lifespan,
-        openapi_url=None,
-        docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
@@ -60,14 +61,16 @@ def create_app(
     inner.include_router(exec.router)
     inner.include_router(upload.router)
     inner.include_router(files.router)
+    inner.include_router(absent.router)
     inner.include_router(health.router)
+    openapi.describe(inner)
     inner.add_exception_handler(HTTPException, _no_such_thing)
     inner.add_exception_handler(wire.BadRequest, _refused)
     inner.add_exception_handler(NoResult, _failed)
     inner.add_exception_handler(StoreError, _failed)
     inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
-    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *health.PATHS))
+    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *absent.PATHS, *health.PATHS, *_DOCS))
     return FrontDoor(inner, services.policy, services.metrics, routes, stateful=settings.stateful), services
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_FIELDS: Final = 64
+MAX_FILE_PARTS: Final = 1000
+"""Files of one form, whoever counts them."""
 MAX_FIELD_BYTES: Final = 4096
 MAX_HEADERS: Final = 16
 MAX_HEADER_BYTES: Final = 8192
@@ -65,8 +67,9 @@ Event = FileBegins | FileContent | FileEnds
 class Form:
     """One form. `feed` it, then `finish` it."""
 
-    def __init__(self, content_type: str) -> None:
-        """Takes the header of the request. Raises FormError without a boundary that makes sense."""
+    def __init__(self, content_type: str, *, max_files: int = MAX_FILES) -> None:
+        """Takes the header of the request. Raises FormError without a boundary that makes sense; later also
+        for more than `max_files` files."""
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data":
@@ -94,6 +97,7 @@ class Form:
         """Text fields so far; of equal names the last."""
         self._events: list[Event] = []
         self._files = 0
+        self._max_files = max_files
         self._texts = 0
         self._ended = False
         self._after_end = 0
@@ -168,8 +172,8 @@ class Form:
         if name not in _FILE_FIELDS:
             _refuse("A part with a file must be called file or files.")
         self._files += 1
-        if self._files > MAX_FILES:
-            _refuse(f"The form has more than {MAX_FILES} files.")
+        if self._files > self._max_files:
+            _refuse(f"The form has more than {self._max_files} files.")
         self._field = None
         self._events.append(FileBegins(file_name))
 

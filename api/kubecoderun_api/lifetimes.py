@@ -16,9 +16,16 @@ _ACTIVE: Final = timedelta(hours=23)
 """LibreChat uses a file without uploading it again as long as it was modified less than that ago."""
 
 
-def next_end(files: SessionFiles, now: datetime, lifetime: timedelta) -> datetime | None:
-    """Until when a session that is used now should live; None if it lives about that long anyway."""
+def next_end(files: SessionFiles, now: datetime, lifetime: timedelta, longest: timedelta) -> datetime | None:
+    """Until when a session that is used now should live; None if it lives about that long anyway.
+
+    `lifetime` after its use, but not longer than `longest` after it was made.
+    """
     end = now + lifetime
+    if files.created is not None and files.created + longest < end:
+        end = files.created + longest
+        if files.expires is None or end <= files.expires:
+            return None  # its pool says when it goes, or there is nothing to gain
     if not files.live or (files.expires is not None and end - files.expires <= _SMALLEST_STEP):
         return None
     return end
@@ -32,10 +39,12 @@ def is_active(file: SessionFile, now: datetime) -> bool:
 class Lifetimes:
     """Moves the ends of sessions in the background; nobody waits for it."""
 
-    def __init__(self, cluster: Cluster, chores: Chores, *, lifetime: timedelta) -> None:
+    def __init__(self, cluster: Cluster, chores: Chores, *, lifetime: timedelta, longest: timedelta) -> None:
+        """See `next_end`."""
         self._cluster = cluster
         self._chores = chores
         self._lifetime = lifetime
+        self._longest = longest
         self._moving: set[str] = set()
 
     def told_about(self, session: str, files: SessionFiles, told: Iterable[SessionFile]) -> None:
@@ -46,7 +55,7 @@ class Lifetimes:
 
     def used(self, session: str, files: SessionFiles) -> None:
         """Files of a session go into a run."""
-        end = next_end(files, datetime.now(UTC), self._lifetime)
+        end = next_end(files, datetime.now(UTC), self._lifetime, self._longest)
         if end is not None and session not in self._moving:
             self._moving.add(session)
             self._chores.start(self._move(session, end))

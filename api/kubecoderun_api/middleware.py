@@ -65,7 +65,8 @@ class FrontDoor:
         """`routes` are the paths that get their own metric label, with names in braces for what varies.
         `stateful`: whether that profile is served."""
         self._stateful = stateful
-        self._app = app
+        self.app = app
+        """What is behind the door."""
         self._policy = policy
         self._metrics = metrics
         self._routes = routes
@@ -75,7 +76,7 @@ class FrontDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI)."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         path = normal_path(scope["path"])
         context = RequestContext(get_running_loop().time())
@@ -100,7 +101,7 @@ class FrontDoor:
                 await _send_json(send_outward, found.status, found.body)
                 return
             context.profile = found
-            await self._app(inner, receive, send_outward)
+            await self.app(inner, receive, send_outward)
         except BrokenOff:
             raise  # the server closes the connection, so that the client sees a broken answer
         except Exception as error:

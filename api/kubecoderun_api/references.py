@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kubecoderun_api import filenames, wire
+from kubecoderun_api import filenames, scopes, wire
 from kubecoderun_api.session_files import SessionFiles
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import MAX_FILES
@@ -80,6 +80,13 @@ def _reference(number: int, entry: Any) -> Reference:
     clause = filenames.problem(name)
     if clause is not None:
         wire.refuse(f"files[{number}].name {clause}")
+    scopes.check(
+        entry.get("kind"),
+        entry.get("resource_id"),
+        entry.get("version"),
+        where=f"files[{number}].",
+        resource_name="resource_id",
+    )
     session = _session(number, entry)
     return Reference(name, file, session if names.is_front_end_session_name(session) else None)
 

@@ -60,7 +60,12 @@ class Services:
             recheck_seconds=settings.recheck_seconds,
         )
         lifetime = timedelta(seconds=settings.files_ttl_seconds)
-        self.lifetimes = Lifetimes(self.cluster, self.chores, lifetime=lifetime)
+        self.lifetimes = Lifetimes(
+            self.cluster,
+            self.chores,
+            lifetime=lifetime,
+            longest=timedelta(seconds=settings.files_max_seconds),
+        )
         self.inputs = Inputs(self.sessions, self.store, self.lifetimes, self.metrics)
         self.uploads = Uploads(
             self.store,

@@ -48,6 +48,8 @@ class SessionFiles:
     """Ids of those that do not exist any more."""
     expires: datetime | None = None
     """When all of them go, if the session says so itself."""
+    created: datetime | None = None
+    """When the session was made."""
 
 
 NOTHING: Final = SessionFiles()
@@ -79,7 +81,7 @@ def read(resource: Mapping[str, Any], now: datetime) -> SessionFiles:
         for entry in entries
         if entry["id"] not in removed
     }
-    return SessionFiles(live, removed, expires)
+    return SessionFiles(live, removed, expires, _moment(metadata.get("creationTimestamp")))
 
 
 def removal(resource: Mapping[str, Any], file: str) -> list[Json]:
@@ -177,6 +179,47 @@ _WHY_SKIPPED: Final[dict[SkipReason, str]] = {
     "unreadable": "could not be read",
     "store": "the object store did not take it",
 }
+
+
+_CAUSES: Final[dict[SkipReason, str]] = {
+    "count": "max_files",
+    "size": "size",
+    "total": "size",
+    "depth": "depth",
+    "path": "path",
+    "unreadable": "unreadable",
+}
+"""The official service's words for what keeps a file from being kept."""
+
+
+def reports(status: Mapping[str, Any]) -> Json:
+    """What the answer of a run says to programs about files that were not kept: those that the limits left
+    out, and those that the store did not take. Nothing if all were kept.
+
+    Causes are counted over the files that a status names, which are the first ones.
+    """
+    named = status.get("skippedFiles") or []
+    lost = sum(entry["reason"] == "store" for entry in named)
+    left_out = [entry for entry in named if entry["reason"] in _CAUSES]
+    made: Json = {}
+    if lost:
+        delivered = len(status.get("files") or [])
+        made["artifact_delivery"] = {
+            "code": "artifact_delivery_failed",
+            "status": "partial" if delivered else "failed",
+            "attempted": delivered + lost,
+            "delivered": delivered,
+            "failed": lost,
+        }
+    if left_out:
+        causes = [_CAUSES[entry["reason"]] for entry in left_out]
+        made["artifact_truncation"] = {
+            "code": "artifact_truncated",
+            "reasons": {cause: causes.count(cause) for cause in dict.fromkeys(_CAUSES.values())},
+            "skipped": [entry["path"] for entry in left_out],
+            "skipped_count": max(int(status.get("skippedFileCount") or 0) - lost, len(left_out)),
+        }
+    return made
 
 
 def skipped_note(status: Mapping[str, Any]) -> str | None:

@@ -170,6 +170,12 @@ class Settings(BaseSettings):
         le=30 * 86_400,
         description="how long files are kept after they were last uploaded, used or told to be there",
     )
+    files_max_seconds: int = Field(
+        default=30 * 86_400,
+        ge=60,
+        le=365 * 86_400,
+        description="how long files are kept at most after their session was made, however much used",
+    )
 
     # --- the object store
     store_endpoint: str | None = Field(

@@ -1,7 +1,7 @@
 """Presigned URLs for one bucket. The MinIO SDK only signs: no request leaves it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -9,10 +9,12 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from minio import Minio
 from minio.credentials.credentials import Credentials
-from minio.signer import presign_v4
+from minio.signer import presign_v4, sign_v4_s3
+from minio.time import to_amz_date
 from yarl import URL
 
 _ANY_OBJECT: Final = "x"
+_UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class StoreAccess:
     secret_key: str
     virtual_hosts: bool = False
     ca_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A request that is signed by its headers."""
+
+    url: URL
+    headers: Mapping[str, str] = field(repr=False)
 
 
 class Bucket:
@@ -55,6 +65,34 @@ class Bucket:
             method, self._name, key, expires=lifetime, extra_query_params=dict(query or {})
         )
         return URL(signed, encoded=True)
+
+    def sign_with(
+        self, method: str, key: str, headers: Mapping[str, str], query: Mapping[str, str] | None = None
+    ) -> Signed:
+        """The same with headers that are signed too, which the store would refuse otherwise; valid for some
+        minutes."""
+        object_url = urlsplit(self._signer.get_presigned_url(method, self._name, key))
+        wanted = "&".join(
+            f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted((query or {}).items())
+        )
+        url = object_url._replace(query=wanted)
+        now = datetime.now(UTC)
+        signed: dict[str, str | list[str] | tuple[str]] = {
+            "Host": url.netloc,
+            "x-amz-content-sha256": _UNSIGNED,
+            "x-amz-date": to_amz_date(now),
+            **headers,
+        }
+        made = sign_v4_s3(
+            method=method,
+            url=url,
+            region=self._region,
+            headers=signed,
+            credentials=self._credentials,
+            content_sha256=_UNSIGNED,
+            date=now,
+        )
+        return Signed(URL(urlunsplit(url), encoded=True), {name: str(value) for name, value in made.items()})
 
     def sign_bucket(self, method: str, lifetime: timedelta, query: Mapping[str, str]) -> URL:
         """A URL for one request about the bucket itself, such as a list."""

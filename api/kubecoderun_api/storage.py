@@ -3,14 +3,18 @@
 import asyncio
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from yarl import URL
+
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.object_writer import ObjectWriter
-from kubecoderun_api.signing import Bucket, StoreAccess
+from kubecoderun_api.signing import Bucket, Signed, StoreAccess
 from kubecoderun_api.transfer import Body, Bytes, Call, Reader, Reply, StoreError, Transfer
 from kubecoderun_crds import names
 
@@ -60,9 +64,9 @@ class Store:
 
     # --- files --------------------------------------------------------------------------------------
 
-    def write_file(self, session: str, file: str) -> ObjectWriter:
-        """Begin to store the file with that id."""
-        return ObjectWriter(self._object(session, file))
+    def write_file(self, session: str, file: str, path: str) -> ObjectWriter:
+        """Begin to store the file with that id; its path goes along, for people who look into the store."""
+        return ObjectWriter(self._object(session, file, {names.METADATA_PATH: _as_header(path)}))
 
     async def read_file(self, session: str, file: str, byte_range: str | None) -> Reader:
         """Begin to read a file, or the part that an HTTP Range names: status 200, 206, 404 or 416."""
@@ -103,20 +107,29 @@ class Store:
             raise StoreError("no object store is configured")
         return self._bucket
 
-    def _object(self, session: str, name: str) -> "_Object":
+    def _object(self, session: str, name: str, metadata: Mapping[str, str] | None = None) -> "_Object":
         key = names.object_key(self._install_id, self._namespace, session, name)
-        return _Object(self._open_bucket(), self._transfer, key, session, name)
+        return _Object(self._open_bucket(), self._transfer, key, session, name, metadata or {})
 
 
 class _Object:
     """Requests about one object. Implements object_writer.Objects."""
 
-    def __init__(self, bucket: Bucket, transfer: Transfer, key: str, session: str, name: str) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        transfer: Transfer,
+        key: str,
+        session: str,
+        name: str,
+        metadata: Mapping[str, str],
+    ) -> None:
         self._bucket = bucket
         self._transfer = transfer
         self._key = key
         self._session = session
         self._name = name
+        self._metadata = metadata
 
     async def call(self, method: str, **options: Any) -> Reply:
         """One request with a short answer; options as in `_call`."""
@@ -137,10 +150,10 @@ class _Object:
         return int(length)
 
     async def put(self, body: Body) -> None:
-        await self.call("PUT", body=body)
+        await self.call("PUT", body=body, metadata=self._metadata)
 
     async def begin(self) -> str:
-        reply = await self.call("POST", query={"uploads": ""}, body=Bytes(b""))
+        reply = await self.call("POST", query={"uploads": ""}, body=Bytes(b""), metadata=self._metadata)
         ids = _texts(reply.content, "UploadId")
         if len(ids) != 1 or not ids[0]:
             raise StoreError("the store does not tell the id of an upload")
@@ -180,16 +193,30 @@ class _Object:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         accepted: frozenset[int] = frozenset(),
+        metadata: Mapping[str, str] | None = None,
     ) -> Call:
+        def sign(lifetime: timedelta) -> URL | Signed:
+            if metadata:
+                return self._bucket.sign_with(method, self._key, metadata, query)
+            return self._bucket.sign(method, self._key, lifetime, query)
+
         return Call(
             method,
-            lambda lifetime: self._bucket.sign(method, self._key, lifetime, query),
+            sign,
             session=self._session,
             about=self._name,
             body=body,
             headers=headers or {},
             accepted=accepted,
         )
+
+
+def _as_header(text: str) -> str:
+    """Text as metadata of an object: ASCII as it is, all else as in RFC 2047, which is what S3's own tools
+    read."""
+    if text.isascii() and not text.startswith("=?") and text.strip() == text:
+        return text
+    return f"=?UTF-8?B?{b64encode(text.encode()).decode()}?="
 
 
 def _texts(document: bytes, tag: str) -> list[str]:

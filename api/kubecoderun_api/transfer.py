@@ -17,6 +17,7 @@ from yarl import URL
 
 from kubecoderun_api import log
 from kubecoderun_api.metrics import Metrics
+from kubecoderun_api.signing import Signed
 from kubecoderun_api.watching import backoff
 
 PIECE_BYTES: Final = 64 * 1024
@@ -29,8 +30,8 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {"Accept-Encoding": "identity"}
 """What is stored is what is wanted, byte by byte."""
 
-Sign = Callable[[timedelta], URL]
-"""Makes the URL of one attempt, valid for that long."""
+Sign = Callable[[timedelta], URL | Signed]
+"""Makes the URL of one attempt, valid for that long, perhaps with headers."""
 T = TypeVar("T")
 
 
@@ -148,7 +149,7 @@ class Transfer:
     async def call(self, call: Call) -> Reply:
         """Send a request and read the whole answer. Raises StoreError."""
 
-        async def attempt(url: URL, seconds: float) -> Reply:
+        async def attempt(url: URL | Signed, seconds: float) -> Reply:
             async with await self._send(call, url, aiohttp.ClientTimeout(total=seconds)) as response:
                 return Reply(response.status, response.headers, await _read_bounded(response))
 
@@ -157,18 +158,21 @@ class Transfer:
     async def read(self, call: Call) -> Reader:
         """Send a request and leave it to the caller to read the content. Raises StoreError."""
 
-        async def attempt(url: URL, seconds: float) -> Reader:
+        async def attempt(url: URL | Signed, seconds: float) -> Reader:
             async with asyncio.timeout(seconds):
                 limit = aiohttp.ClientTimeout(total=None, sock_read=self._seconds)
                 return Reader(await self._send(call, url, limit))
 
         return await self._persist(call, attempt)
 
-    async def _send(self, call: Call, url: URL, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(
+        self, call: Call, where: URL | Signed, limit: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
         """One attempt, up to the headers of an answer that is not a failure."""
         if self._session is None:
             raise StoreError("the store is not open")
-        headers = dict(call.headers)
+        url, headers = (where.url, dict(where.headers)) if isinstance(where, Signed) else (where, {})
+        headers |= call.headers
         if call.body is not None:
             headers["Content-Length"] = str(call.body.size)
         response = await self._session.request(
@@ -187,7 +191,7 @@ class Transfer:
             raise _Retry(f"status {status}", status)
         raise StoreError(f"status {status}", status)
 
-    async def _persist(self, call: Call, attempt: Callable[[URL, float], Awaitable[T]]) -> T:
+    async def _persist(self, call: Call, attempt: Callable[[URL | Signed, float], Awaitable[T]]) -> T:
         """Try until the time limit as long as that may help."""
         deadline = time.monotonic() + self._seconds
         failures = 0

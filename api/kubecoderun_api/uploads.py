@@ -5,32 +5,22 @@ time limit, or that the client has left.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
-from kubecoderun_api import filenames, log, wire
+from kubecoderun_api import scopes, wire
+from kubecoderun_api.arrivals import MAX_BATCH_FILES, Arrivals, Arrived, Batch
 from kubecoderun_api.chores import Chores
-from kubecoderun_api.forms import Event, FileBegins, FileContent, Form, FormError
+from kubecoderun_api.forms import MAX_FILE_PARTS, Form, FormError
 from kubecoderun_api.metrics import Metrics
-from kubecoderun_api.object_writer import ObjectWriter
 from kubecoderun_api.sessions import NoResult, Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
-from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Mode
 
 Json = dict[str, Any]
-
-
-@dataclass
-class _Arrival:
-    """A file that is on its way into the store, or there."""
-
-    id: str
-    path: str
-    writer: ObjectWriter
 
 
 @dataclass(frozen=True)
@@ -38,13 +28,18 @@ class Held:
     """A session made by an upload."""
 
     session: str
-    files: tuple[tuple[str, str, int], ...]
-    """Id, path and bytes of each file."""
+    files: tuple[Arrived, ...]
+    outcome: ClassVar[str] = "success"
+
+    @property
+    def kept(self) -> int:
+        """How many files there are."""
+        return len(self.files)
 
     @property
     def size(self) -> int:
         """Bytes of all files together."""
-        return sum(size for _, _, size in self.files)
+        return sum(file.size for file in self.files)
 
     def as_answer(self) -> Json:
         """What clients of all generations read."""
@@ -52,8 +47,53 @@ class Held:
             "message": "success",
             "storage_session_id": self.session,
             "session_id": self.session,
-            "files": [{"fileId": file, "filename": path} for file, path, _ in self.files],
+            "files": [{"fileId": file.id, "filename": file.name} for file in self.files],
         }
+
+
+@dataclass(frozen=True)
+class BatchHeld:
+    """What became of a batch: a session, unless no file could be kept, and the fate of each file."""
+
+    session: str | None
+    files: tuple[Arrived, ...]
+    limit_reached: bool
+
+    @property
+    def kept(self) -> int:
+        """How many files are kept."""
+        return sum(not file.error for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of those together."""
+        return sum(file.size for file in self.files if not file.error)
+
+    @property
+    def outcome(self) -> str:
+        """One word for all."""
+        if self.kept == len(self.files):
+            return "success"
+        return "partial_success" if self.kept else "error"
+
+    def as_answer(self) -> Json:
+        """What clients read: they look for their files by name."""
+        answer: Json = {
+            "message": self.outcome,
+            "storage_session_id": self.session,
+            "session_id": self.session,
+            "files": [
+                {"status": "error", "filename": file.name, "error": file.error}
+                if file.error
+                else {"status": "success", "filename": file.name, "fileId": file.id}
+                for file in self.files
+            ],
+            "succeeded": self.kept,
+            "failed": len(self.files) - self.kept,
+        }
+        return answer | (
+            {"filesLimitReached": True, "maxFiles": MAX_BATCH_FILES} if self.limit_reached else {}
+        )
 
 
 class Uploads:
@@ -93,21 +133,36 @@ class Uploads:
                 limit.reschedule(now)
 
     async def take(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> Held:
-        """Take in one form; `session` is the name for its session.
+        """Take in one form, as a whole or not at all; `session` is the name for its session.
 
         Raises wire.BadRequest for a form that cannot be accepted or takes too long, StoreError, NoResult, and
         whatever `chunks` raises.
         """
+        arrivals = Arrivals(self._store, session, max_bytes=self._max_bytes)
+        await self._run(session, lambda: Form(content_type), chunks, arrivals)
+        return Held(session, tuple(arrivals.files))
+
+    async def take_batch(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> BatchHeld:
+        """Take in what can be kept of one form. Raises as `take`, but not for what is wrong with one file."""
+        arrivals = Batch(self._store, session, self._chores, max_bytes=self._max_bytes)
+        await self._run(session, lambda: Form(content_type, max_files=MAX_FILE_PARTS), chunks, arrivals)
+        if arrivals.store_failed and not arrivals.kept:
+            raise StoreError("no file of a batch could be stored")
+        made = session if arrivals.kept else None
+        return BatchHeld(made, tuple(arrivals.files), arrivals.limit_reached)
+
+    async def _run(
+        self, session: str, form: Callable[[], Form], chunks: AsyncIterator[bytes], arrivals: Arrivals
+    ) -> None:
         if self._stopping:
             raise NoResult("ShuttingDown")
-        arrivals: list[_Arrival] = []
-        held = None
+        held = False
         limit = asyncio.timeout(self._seconds)
         self._limits.add(limit)
         try:
             async with limit, self._turns:
-                held = await self._take(session, content_type, chunks, arrivals)
-            return held
+                await self._take(session, form(), chunks, arrivals)
+            held = True
         except TimeoutError:
             if self._stopping:
                 raise NoResult("ShuttingDown") from None
@@ -118,69 +173,33 @@ class Uploads:
             raise wire.BadRequest(400, {"error": error.code, "message": str(error)}) from None
         finally:
             self._limits.discard(limit)
-            if held is None and arrivals:
-                self._chores.start(self._discard(session, arrivals))
+            if not held and arrivals.files:
+                self._chores.start(arrivals.discard())
 
-    async def _take(
-        self, session: str, content_type: str, chunks: AsyncIterator[bytes], arrivals: list[_Arrival]
-    ) -> Held:
-        form = Form(content_type)
+    async def _take(self, session: str, form: Form, chunks: AsyncIterator[bytes], arrivals: Arrivals) -> None:
         async for chunk in chunks:
             for event in form.feed(chunk):
-                await self._on_event(event, session, arrivals)
+                await arrivals.take(event)
         form.finish()
-        read_only = _flag(form.fields.get("read_only", ""))
-        files = tuple((one.id, one.path, one.writer.size) for one in arrivals)
+        fields = form.fields
+        scopes.check(fields.get("kind"), fields.get("id"), fields.get("version"))
+        read_only = _flag(fields.get("read_only", ""))
+        kept = arrivals.kept
+        if not kept:
+            return
         await self._sessions.hold(
             session,
             {
                 "mode": Mode.FILES,
                 "files": [
-                    {"id": file, "path": path, "bytes": size} | ({"readOnly": True} if read_only else {})
-                    for file, path, size in files
+                    {"id": file.id, "path": file.name, "bytes": file.size}
+                    | ({"readOnly": True} if read_only else {})
+                    for file in kept
                 ],
             },
             lifetime=self._lifetime,
         )
-        held = Held(session, files)
-        self._metrics.upload_bytes.inc(held.size)
-        return held
-
-    async def _on_event(self, event: Event, session: str, arrivals: list[_Arrival]) -> None:
-        if isinstance(event, FileBegins):
-            clause = filenames.problem(event.name)
-            if clause is not None:
-                wire.refuse(f"The name of a file {clause}.")
-            file = _new_id(session, {one.id for one in arrivals})
-            arrivals.append(_Arrival(file, event.name, self._store.write_file(session, file)))
-        elif isinstance(event, FileContent):
-            writer = arrivals[-1].writer
-            if writer.size + len(event.data) > self._max_bytes:
-                text = f"A file is over {self._max_bytes} bytes."
-                wire.refuse(text, error="File size limit exceeded", status=413)
-            await writer.write(event.data)
-        else:
-            await arrivals[-1].writer.finish()
-
-    async def _discard(self, session: str, arrivals: list[_Arrival]) -> None:
-        """Take back what is in the store. What the store does not let go, the sweeper of the store finds."""
-        for one in arrivals:
-            try:
-                await one.writer.discard()
-            except StoreError as error:
-                log.event(
-                    "upload_not_discarded",
-                    level=log.WARNING,
-                    session=session,
-                    object=one.id,
-                    cause=str(error),
-                )
-
-
-def _new_id(session: str, taken: set[str]) -> str:
-    while (made := names.file_id(session)) in taken:
-        pass
-    return made
+        self._metrics.upload_bytes.inc(sum(file.size for file in kept))
 
 
 def _flag(text: str) -> bool:

@@ -40,6 +40,9 @@ _ALIASES: Final = {
     "fortran": "f90",
 }
 
+LANGUAGE_NAMES: Final = (*LANGUAGES, *_ALIASES)
+"""All that `lang` can be, in lower case."""
+
 
 class BadRequest(Exception):  # noqa: N818 - the name of the HTTP status
     """A request that cannot be served as it is: the status and the JSON body to answer with."""

@@ -221,6 +221,8 @@ CODE_OBJECT: Final = "code"
 """Code of a session that is too big to stand in its resource."""
 RESULT_OBJECT: Final = "result.json"
 """The full kept result of a session. A file of a session stands under its id."""
+METADATA_PATH: Final = "x-amz-meta-path"
+"""Header of an object with the path of its file, for people; the session's resource is what counts."""
 
 
 def namespace_prefix(install_id: str, namespace: str) -> str:

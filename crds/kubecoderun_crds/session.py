@@ -279,7 +279,7 @@ class Result(Model):
     signal: Annotated[str, Field(max_length=16, pattern=r"^SIG[A-Z0-9+-]+$")] | None = None
     """Name of the signal that ended the program."""
     stdout: OutputText | None = None
-    """Standard output, or its beginning and end."""
+    """Standard output, or its beginning."""
     stdout_base64: OutputBase64 | None = None
     """Standard output with characters that are not safe to print, as base64."""
     stdout_bytes: BigCount | None = None

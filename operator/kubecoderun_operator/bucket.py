@@ -7,7 +7,7 @@ import ssl
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -27,6 +27,7 @@ _ATTEMPTS: Final = 3
 _FIRST_PAUSE: Final = 0.2
 _MOST_BYTES: Final = 4 << 20
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DONE: Final = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 _SPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -50,6 +51,26 @@ class Page:
     prefixes: tuple[str, ...]
     token: str
     """Ask for the next page with it; empty on the last one."""
+    now: float
+    """The store's clock when it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An upload in parts that was neither completed nor given up; when it was begun by the store's clock."""
+
+    key: str
+    id: str = field(repr=False)
+    begun: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinisheds:
+    """A part of a list of them."""
+
+    uploads: tuple[Unfinished, ...]
+    marker: tuple[str, str] | None
+    """Ask for the next page with it; None on the last one."""
     now: float
     """The store's clock when it answered."""
 
@@ -97,13 +118,36 @@ class Bucket:
             code = _text(errors[0] if errors else root, "Code")
             raise StoreError(f"remove: {len(errors) or len(keys)} objects stay: {code[:64]}")
 
+    async def unfinished(self, prefix: str, marker: tuple[str, str] | None = None) -> Unfinisheds:
+        """Uploads in parts of objects whose keys begin with prefix. Raises StoreError."""
+        query = {"uploads": "", "prefix": prefix, "max-uploads": str(PAGE_SIZE)}
+        if marker is not None:
+            query |= {"key-marker": marker[0], "upload-id-marker": marker[1]}
+        root, now = await self._send("uploads", "GET", query)
+        more = _text(root, "IsTruncated") == "true"
+        following = (_text(root, "NextKeyMarker"), _text(root, "NextUploadIdMarker"))
+        if more and not following[0]:
+            raise StoreError("uploads: there are more, but no marker to ask for them")
+        return Unfinisheds(
+            tuple(
+                Unfinished(_text(found, "Key"), _text(found, "UploadId"), _moment(found, "Initiated"))
+                for found in _all(root, "Upload")
+            ),
+            following if more else None,
+            now,
+        )
+
+    async def abort(self, upload: Unfinished) -> None:
+        """Remove the parts of an upload; fine if it is not there any more. Raises StoreError."""
+        await self._send("abort", "DELETE", {"uploadId": upload.id}, key=upload.key)
+
     async def _send(
-        self, call: str, method: str, query: dict[str, str], body: bytes = b""
+        self, call: str, method: str, query: dict[str, str], body: bytes = b"", *, key: str = ""
     ) -> tuple[ElementTree.Element, float]:
         """The answer's XML, and the store's clock."""
         pause = _FIRST_PAUSE
         for attempt in range(1, _ATTEMPTS + 1):
-            url, headers = self._storage.bucket_request(method, query, body)
+            url, headers = self._storage.request(method, query, body, key=key)
             try:
                 async with self._session.request(
                     method,
@@ -120,7 +164,7 @@ class Bucket:
             else:
                 cause = f"status {status}"
             metrics.STORE_REQUESTS.labels(call, str(status)).inc()
-            if status == HTTPStatus.OK:
+            if status in _DONE or (method == "DELETE" and status == HTTPStatus.NOT_FOUND):
                 return _parsed(call, raw), _clock(date)
             if attempt == _ATTEMPTS or (status and status not in _RETRIED):
                 break
@@ -157,11 +201,11 @@ def _text(root: ElementTree.Element, name: str) -> str:
     return next((child.text or "" for child in _all(root, name)), "")
 
 
-def _moment(found: ElementTree.Element) -> float:
+def _moment(found: ElementTree.Element, name: str = "LastModified") -> float:
     try:
-        moment = datetime.fromisoformat(_text(found, "LastModified"))
+        moment = datetime.fromisoformat(_text(found, name))
     except ValueError:
-        raise StoreError("list: LastModified is not a time") from None
+        raise StoreError(f"list: {name} is not a time") from None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 

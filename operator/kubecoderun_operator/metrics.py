@@ -91,7 +91,7 @@ SWEPT: Final = Counter(
 )
 STORE_REQUESTS: Final = Counter(
     "kubecoderun_store_requests_total",
-    "Attempts of requests to the object store: list, remove; code is the HTTP status, 0 without an answer.",
+    "Attempts of requests to the object store: list, remove, uploads, abort; code: HTTP status, 0 if none.",
     ("call", "code"),
     registry=REGISTRY,
 )
@@ -99,6 +99,11 @@ OBJECTS_REMOVED: Final = Counter(
     "kubecoderun_store_objects_removed_total",
     "Objects removed from the store, by what became of their session: deleted (by the operator), orphan.",
     ("cause",),
+    registry=REGISTRY,
+)
+UPLOADS_ABORTED: Final = Counter(
+    "kubecoderun_store_uploads_aborted_total",
+    "Uploads in parts that their sender never ended, removed from the store.",
     registry=REGISTRY,
 )
 STORE_SWEEP_STOPPED: Final = Gauge(

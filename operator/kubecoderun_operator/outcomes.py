@@ -114,7 +114,7 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     if captured.base64 is None:
         text = captured.text or ""
         if len(text) > _MOST_BYTES:
-            text = _preview(text)
+            text = _beginning(text) if name == "stdout" else _preview(text)
             made[f"{name}Truncated"] = True
         if len(text) <= _MOST_BYTES and is_printable(text):
             return {name: text, **made}
@@ -124,6 +124,11 @@ def _stream(name: str, captured: Captured) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
         made[f"{name}Truncated"] = True
     return {f"{name}Base64": base64.b64encode(data[:_MOST_BYTES]).decode("ascii"), **made}
+
+
+def _beginning(text: str) -> str:
+    """As much of a text as a status takes: of standard output there is only what the program wrote."""
+    return text.encode("utf-8", "surrogatepass")[:INLINE_OUTPUT_BYTES].decode("utf-8", "ignore")
 
 
 def _preview(text: str) -> str:

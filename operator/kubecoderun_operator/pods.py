@@ -216,6 +216,7 @@ def _runtime(spec: PoolSpec) -> JsonObject:
         "KCR_CHANNEL": CHANNEL,
         "KCR_WORKSPACE": WORKSPACE,
         "KCR_NETWORK": spec.network,
+        "KCR_LANGUAGES": ",".join(runtime.languages),
         "KCR_PRELOAD": ",".join(runtime.preload),
         "KCR_PROCESSES": str(spec.limits.max_processes),
         "KCR_OPEN_FILES": str(spec.limits.max_open_files),

@@ -108,6 +108,21 @@ class Purger:
         for name, age in plan.empty.items():
             await self._empty(namespace, name, age, "orphan")
 
+    async def sweep_uploads(self, namespace: str) -> None:
+        """Look once for uploads in parts that were begun long ago: whoever began them has been killed. Raises
+        StoreError."""
+        marker = None
+        for _ in range(_MOST_PAGES):
+            page = await self._bucket.unfinished(self._storage.prefix(namespace), marker)
+            for upload in page.uploads:
+                if page.now - upload.begun >= self._terms.unseen_seconds:
+                    self._check_lease()
+                    await self._bucket.abort(upload)
+                    metrics.UPLOADS_ABORTED.inc()
+            marker = page.marker
+            if marker is None:
+                return
+
     async def _stored_sessions(self, namespace: str) -> set[str]:
         """Names of the sessions that have objects."""
         prefix = self._storage.prefix(namespace)

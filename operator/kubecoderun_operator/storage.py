@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from minio import Minio
 from minio.credentials.credentials import Credentials
@@ -118,12 +118,13 @@ class Storage:
             return names.session_prefix(install_id, namespace, session)
         return names.namespace_prefix(install_id, namespace)
 
-    def bucket_request(
-        self, method: str, query: Mapping[str, str], body: bytes = b""
+    def request(
+        self, method: str, query: Mapping[str, str], body: bytes = b"", *, key: str = ""
     ) -> tuple[str, dict[str, str]]:
-        """URL and headers of a request about the bucket itself, valid now."""
+        """URL and headers of a request about an object, or the bucket if there is no key; valid now."""
         pairs = sorted(f"{queryencode(name)}={queryencode(value)}" for name, value in query.items())
-        url = self._bucket._replace(query="&".join(pairs))
+        path = f"{self._bucket.path.rstrip('/')}/{quote(key)}" if key else self._bucket.path
+        url = self._bucket._replace(path=path, query="&".join(pairs))
         digest, now = hashlib.sha256(body).hexdigest(), datetime.now(UTC)
         headers = {"Host": url.netloc, "x-amz-content-sha256": digest, "x-amz-date": to_amz_date(now)}
         if body:

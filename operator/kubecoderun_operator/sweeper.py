@@ -108,6 +108,7 @@ class Sweeper:
         if self._tools.purger is not None:
             spawn(self._tools.purger.work(), "purge")
             spawn(self._every(settings.sweep_store_seconds, self.sweep_store), "sweep store")
+            spawn(self._every(settings.sweep_store_seconds, self.sweep_uploads), "sweep uploads")
 
     # --- expiry -----------------------------------------------------------------------------------
 
@@ -332,6 +333,12 @@ class Sweeper:
         assert self._tools.purger is not None
         for namespace in self._tools.settings.namespaces:
             await self._tools.purger.sweep(namespace)
+
+    async def sweep_uploads(self) -> None:
+        """Remove the parts of uploads that nobody ends any more. A store may not tell of them."""
+        assert self._tools.purger is not None
+        for namespace in self._tools.settings.namespaces:
+            await self._tools.purger.sweep_uploads(namespace)
 
     # --- inside -----------------------------------------------------------------------------------
 

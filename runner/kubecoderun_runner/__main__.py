@@ -16,10 +16,10 @@ from kubecoderun_runner.environment import (
     program_environment,
     read_settings,
 )
+from kubecoderun_runner.held import start_spare
 from kubecoderun_runner.landlock import apply_landlock
 from kubecoderun_runner.log import note
 from kubecoderun_runner.pid1 import Pid1
-from kubecoderun_runner.spare import start_spare
 
 
 def fail(text: str) -> NoReturn:

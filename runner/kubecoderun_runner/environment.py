@@ -45,8 +45,10 @@ class Settings:
     """WORKSPACE: the folder programs run in."""
     network: str
     """NETWORK: which sockets programs can make; a key of FAMILIES."""
+    languages: tuple[str, ...]
+    """LANGUAGES: what the pod offers, comma-separated; the first that has a spare interpreter gets one."""
     preload: tuple[str, ...]
-    """PRELOAD: Python modules a spare interpreter loads, comma-separated."""
+    """PRELOAD: Python modules or R packages a spare interpreter loads, comma-separated."""
     processes: int
     """PROCESSES: most processes and threads at a time. Kubernetes has no such limit per pod."""
     open_files: int
@@ -64,7 +66,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         channel=environ.get("KCR_CHANNEL", "/run/kubecoderun/runner.sock"),
         workspace=environ.get("KCR_WORKSPACE", "/mnt/data"),
         network=network,
-        preload=tuple(name.strip() for name in environ.get("KCR_PRELOAD", "").split(",") if name.strip()),
+        languages=_names(environ.get("KCR_LANGUAGES", "py")),
+        preload=_names(environ.get("KCR_PRELOAD", "")),
         processes=int(_positive(environ, "KCR_PROCESSES", DEFAULT_PROCESSES)),
         open_files=int(_positive(environ, "KCR_OPEN_FILES", DEFAULT_OPEN_FILES)),
         connect_seconds=_positive(environ, "KCR_CONNECT_SECONDS", DEFAULT_CONNECT_SECONDS),
@@ -79,6 +82,10 @@ def program_environment(environ: Mapping[str, str]) -> dict[str, str]:
     for name in ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"):
         seen.pop(name, None)
     return seen
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _positive(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 PIPE_BYTES: Final = 1 << 18
 """Wanted size of output pipes: fewer, larger reads."""
-_CONTROL_FD: Final = 3
+_NOISE_BYTES: Final = 1 << 18
 _HIGH_FD: Final = 32
 
 
@@ -24,9 +25,18 @@ class Process:
     stdout: int
     stderr: int
 
+    def pass_on_noise(self) -> None:
+        """What an interpreter has printed so far is for our log, not part of any program's output."""
+        for fd in (self.stdout, self.stderr):
+            try:
+                while data := os.read(fd, _NOISE_BYTES):
+                    sys.stderr.buffer.write(data)
+            except BlockingIOError:
+                continue
 
-def launch(program: str, argv: Sequence[str], env: dict[str, str], *, control: int | None = None) -> Process:
-    """Start `program` in the current folder; `control` becomes its descriptor 3.
+
+def launch(program: str, argv: Sequence[str], env: dict[str, str], *, extra: Sequence[int] = ()) -> Process:
+    """Start `program` in the current folder; `extra` become its descriptors 3, 4, ….
 
     The child has default signal handling and nothing open but its streams. OSError when it cannot be started.
     """
@@ -35,16 +45,13 @@ def launch(program: str, argv: Sequence[str], env: dict[str, str], *, control: i
     try:
         # Above the numbers the child uses, so that no dup2 overwrites a descriptor that is still to be
         # copied.
-        wanted = theirs if control is None else [*theirs, control]
+        wanted = [*theirs, *extra]
         lifted.extend(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in wanted)
-        targets = (0, 1, 2, _CONTROL_FD)
         pid = os.posix_spawn(
             program,
             list(argv),
             env,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(lifted, targets, strict=False)
-            ],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(lifted)],
             setsid=True,
             setsigmask=[],
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT],

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Final
 
 from kubecoderun_runner import frames, languages
+from kubecoderun_runner.builds import Builds
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Bounds, Settings
+from kubecoderun_runner.held import Held, start_spare
 from kubecoderun_runner.inputs import Delivered
 from kubecoderun_runner.launch import Process, launch
 from kubecoderun_runner.log import note
@@ -22,7 +24,7 @@ from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked, shadows, start_spare
+from kubecoderun_runner.spare import Report, Spare, hooked
 from kubecoderun_runner.turns import Turns
 from kubecoderun_runner.workspace import is_full, open_folder
 
@@ -38,7 +40,12 @@ class Pid1:
     """Talks to the sidecar, and starts, watches and ends programs. Call `serve` once."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, env: dict[str, str], spare: Spare | None, bounds: Bounds
+        self,
+        channel: Channel,
+        settings: Settings,
+        env: dict[str, str],
+        spare: Spare | Held | None,
+        bounds: Bounds,
     ) -> None:
         self._channel = channel
         self._settings = settings
@@ -60,6 +67,7 @@ class Pid1:
         self._turns = Turns()
         self._skipping = False
         """What comes is the rest of a delivery that could not be taken."""
+        self._builds = Builds()
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
@@ -99,7 +107,7 @@ class Pid1:
 
     def _on_spare(self, fd: int, _events: int) -> None:
         spare = self._spare
-        if spare is None or fd != spare.control.fileno():
+        if spare is None or fd != spare.control:
             return
         alive = spare.read()
         if spare.report is None and alive:
@@ -111,7 +119,7 @@ class Pid1:
             self._spare = None
         else:
             self._report = spare.report
-            spare.pass_on_noise()
+            spare.process.pass_on_noise()
         if not self._greeted:
             self._warm()
 
@@ -215,22 +223,12 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
-        if self._spare is not None and not self._spare_fits(delivery):
+        spare, folder = self._spare, self._settings.workspace
+        if spare is not None and not (
+            spare.report is not None and spare.fits(delivery.order, delivery.source_name, folder)
+        ):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
-
-    def _spare_fits(self, delivery: Delivery) -> bool:
-        """A spare stands for exactly `python main.py` in the pod's own environment, with nothing in the
-        folder that its modules would hide."""
-        language = languages.BY_NAME[delivery.order.language]
-        return (
-            self._spare is not None
-            and self._spare.report is not None
-            and language.spare
-            and not delivery.order.env
-            and delivery.source_name == language.source
-            and not shadows(self._report.loaded, self._settings.workspace)
-        )
 
     # -- the program
 
@@ -241,7 +239,7 @@ class Pid1:
         process = None
         if self._spare is not None:
             used = cpu_seconds_of(self._spare.process.pid)
-            process = self._wake_spare(self._spare, delivery.order.args)
+            process = self._wake_spare(self._spare, delivery)
         if process is None:
             used = 0.0
             process = self._launch(delivery)
@@ -254,10 +252,10 @@ class Pid1:
         self._selector.register(process.stderr, selectors.EVENT_READ, self._on_output)
         self._feed_stdin(process.stdin, 0)
 
-    def _wake_spare(self, spare: Spare, args: list[str]) -> Process | None:
+    def _wake_spare(self, spare: Spare | Held, delivery: Delivery) -> Process | None:
         self._spare = None
         try:
-            return spare.go(args)
+            return spare.go(delivery.source_name, delivery.order.args)
         except OSError as error:
             note(f"the spare interpreter is gone: {error}")
             spare.discard()
@@ -268,14 +266,15 @@ class Pid1:
         order = delivery.order
         language = languages.BY_NAME[order.language]
         env = {**self._env, **order.env}
-        program = languages.find_program(language.command[0], env["PATH"])
         try:
+            build = self._builds.fresh() if language.compiled else ""
+            argv = language.argv(delivery.source_name, order.args, build)
+            program = languages.find_program(argv[0], env["PATH"])
             if program is None:
-                raise FileNotFoundError(f"{language.command[0]} is not on the path")
-            argv = language.argv(delivery.source_name, order.args)
-            return launch(program, argv, hooked(env) if language.spare else env)
+                raise FileNotFoundError(f"{argv[0]} is not on the path")
+            return launch(program, argv, hooked(env) if language.spare == "python" else env)
         except OSError as error:
-            message = f"{language.command[0]} cannot be started: {error.strerror or error}\n".encode()
+            message = f"{language.tool} cannot be started: {error.strerror or error}\n".encode()
             self._channel.send(frames.encode(b"E", message))
             exit_code = os.WEXITSTATUS(_CANNOT_START)
             usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
@@ -354,6 +353,7 @@ class Pid1:
             if seen is not None:
                 self._turns.known = seen
         if self._turns.more:
+            self._turns.ended()
             self._renew_spare()
 
     def _renew_spare(self) -> None:

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
 from typing import Final
 
-from kubecoderun_runner import languages
-from kubecoderun_runner.environment import Settings
-from kubecoderun_runner.languages import Language, find_program
+from kubecoderun_runner.languages import BY_NAME, HOOK_FOLDER, Language, find_program
 from kubecoderun_runner.launch import Process, close_all, launch, open_pipes
-from kubecoderun_runner.log import note
+from kubecoderun_runner.orders import Order
 
-HOOK_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
-_NOISE_BYTES: Final = 1 << 18
 MAX_REPORT_BYTES: Final = 256 << 10
 
 
@@ -69,49 +64,53 @@ class Spare:
 
     def __init__(self, language: Language, env: dict[str, str], modules: tuple[str, ...]) -> None:
         """Start it. OSError when there is no interpreter."""
-        program = find_program(language.command[0], env["PATH"])
+        program = find_program(language.tool, env["PATH"])
         if program is None:
-            raise FileNotFoundError(f"{language.command[0]} is not on the path")
+            raise FileNotFoundError(f"{language.tool} is not on the path")
         ours, theirs = socket.socketpair()
         env = hooked(env)
         env["KCR_SPARE_CONTROL"] = "3"
         env["KCR_SPARE_MODULES"] = ",".join(modules)
-        self.control = ours
+        self._socket = ours
+        self.control = ours.fileno()
         self.report: Report | None = None
         """None until it is warm."""
         self._received = bytearray()
         with theirs:
             self.process: Process = launch(
-                program, language.argv(language.source, []), env, control=theirs.fileno()
+                program, language.argv(language.source, []), env, extra=(theirs.fileno(),)
             )
         ours.setblocking(False)
 
     def read(self) -> bool:
         """Take what the control socket has; False when the spare is gone."""
-        data = self.control.recv(65536)
+        data = self._socket.recv(65536)
         self._received += data
         if self._received.endswith(b"\0"):
             self.report = parse_report(bytes(self._received[:-1]))
             self._received.clear()
         return bool(data) and len(self._received) <= MAX_REPORT_BYTES
 
-    def pass_on_noise(self) -> None:
-        """What modules print while they are loaded is for our log, not part of any program's output."""
-        for fd in (self.process.stdout, self.process.stderr):
-            try:
-                while data := os.read(fd, _NOISE_BYTES):
-                    sys.stderr.buffer.write(data)
-            except BlockingIOError:
-                continue
+    def fits(self, order: Order, source: str, folder: str) -> bool:
+        """Whether it may run this program: a spare stands for exactly `python main.py` in the pod's own
+        environment, with nothing in the folder that its modules would hide."""
+        language = BY_NAME[order.language]
+        return (
+            language.spare == "python"
+            and not order.env
+            and source == language.source
+            and self.report is not None
+            and not shadows(self.report.loaded, folder)
+        )
 
-    def go(self, args: list[str]) -> Process:
+    def go(self, _source: str, args: list[str]) -> Process:
         """Let it run the program that has been put in its folder; OSError when it is gone."""
         job = b"".join(os.fsencode(arg) + b"\0" for arg in args)
-        self.control.setblocking(True)
+        self._socket.setblocking(True)
         theirs, ours = open_pipes()
         try:
-            socket.send_fds(self.control, [b"%08x" % len(job)], theirs)
-            self.control.sendall(job)
+            socket.send_fds(self._socket, [b"%08x" % len(job)], theirs)
+            self._socket.sendall(job)
         except OSError:
             close_all(ours)
             raise
@@ -122,17 +121,5 @@ class Spare:
 
     def discard(self) -> None:
         """Close our ends; an interpreter that still waits for its program ends by itself."""
-        self.control.close()
+        self._socket.close()
         close_all([self.process.stdin, self.process.stdout, self.process.stderr])
-
-
-def start_spare(settings: Settings, env: dict[str, str]) -> Spare | None:
-    """Start an interpreter that loads the wanted modules; None without any to load, or without a Python."""
-    language = next((one for one in languages.TABLE if one.spare), None)
-    if language is None or not settings.preload:
-        return None
-    try:
-        return Spare(language, env, settings.preload)
-    except OSError as error:
-        note(f"no spare interpreter: {error}")
-        return None

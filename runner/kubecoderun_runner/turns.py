@@ -34,6 +34,12 @@ class Turns:
             delivery.withdraw()
             self.known.update(delivery.inputs.delivered)
 
+    def ended(self) -> None:
+        """The last program has ended, and `known` is up to date."""
+        delivery, self._last = self._last, None
+        if delivery is not None:
+            delivery.withdraw()
+
     def before(self, delivery: Delivery) -> Mapping[str, Delivered]:
         """Files that were there before this one's program started."""
         return {**self.known, **delivery.inputs.delivered} if self.known else delivery.inputs.delivered

@@ -106,8 +106,9 @@ def memory_advice(memory_bytes: int | None) -> str:
 
 def cut_advice(stream: str, kept_bytes: int, total_bytes: int) -> str:
     """What to tell about output that was not kept whole."""
+    which = "beginning was" if stream == "stdout" else "beginning and the end were"
     return (
-        f"Output limit: of the {size(total_bytes)} of {stream} only the beginning and the end were kept, "
+        f"Output limit: of the {size(total_bytes)} of {stream} only the {which} kept, "
         f"{size(kept_bytes)}. Print less, or write to a file in the working directory."
     )
 

@@ -1,8 +1,10 @@
 """Keeps a bounded part of a program's output, and decides how it travels: plain data, no I/O.
 
-Of each stream the first three quarters of the allowance (head) and the last quarter (tail) are kept, joined
-by a line that says how many bytes are missing. Cuts fall between characters, so that a cut alone never
-turns text into something that is not.
+Of standard output the beginning is kept, and nothing but what the program wrote: who reads it may be a
+program too, and knows from the count that it was cut. Of standard error the first three quarters of the
+allowance (head) and the last quarter (tail) are kept, joined by a line that says how many bytes are missing:
+what went wrong stands at the end. Cuts fall between characters, so that a cut alone never turns text into
+something that is not.
 """
 
 from __future__ import annotations
@@ -38,20 +40,28 @@ class Kept:
     head: bytes
     tail: bytes
     total: int
+    prefix: bool = False
+    """There is never a tail, nor a marker."""
 
     @property
     def complete(self) -> bool:
         return len(self.head) + len(self.tail) == self.total
 
     def joined(self) -> bytes:
-        """Everything kept, with the omission marker if something is missing."""
-        return self.head + self.tail if self.complete else _join(self.head, self.tail, self.total)
+        """Everything kept; with the omission marker if something is missing, unless it is a prefix."""
+        if self.complete:
+            return self.head + self.tail
+        if self.prefix:
+            return self.head[: _whole_characters(self.head)]
+        return _join(self.head, self.tail, self.total)
 
     def preview(self, limit: int) -> bytes:
         """At most `limit` bytes (at least 256) of `joined`, cut the same way."""
         joined = self.joined()
         if len(joined) <= limit:
             return joined
+        if self.prefix:
+            return joined[: _whole_characters(joined[:limit])]
         whole = self.head + self.tail
         room = limit - _MARKER_ROOM
         tail_size = room // 4
@@ -70,8 +80,10 @@ class Kept:
 class OutputKeeper:
     """Takes a stream of any length in chunks of any size. Memory: `limit` plus a quarter of it, at most."""
 
-    def __init__(self, limit: int) -> None:
-        self._tail_size = limit // 4
+    def __init__(self, limit: int, *, prefix: bool = False) -> None:
+        """`prefix`: keep the beginning only."""
+        self._prefix = prefix
+        self._tail_size = 0 if prefix else limit // 4
         self._head_size = limit - self._tail_size
         self._head = bytearray()
         self._tail = bytearray()
@@ -104,7 +116,8 @@ class OutputKeeper:
 
     def kept(self) -> Kept:
         """What is kept so far."""
-        return Kept(bytes(self._head), bytes(self._tail[-self._tail_size :]), self._total)
+        tail = bytes(self._tail[-self._tail_size :]) if self._tail_size else b""
+        return Kept(bytes(self._head), tail, self._total, self._prefix)
 
 
 def as_safe_text(data: bytes) -> str | None:

@@ -64,7 +64,7 @@ class Run:
         self._store = store
         self._limits = limits
         self._listing = listing
-        self._outputs = (OutputKeeper(limits.output_bytes), OutputKeeper(limits.output_bytes))
+        self._outputs = (OutputKeeper(limits.output_bytes, prefix=True), OutputKeeper(limits.output_bytes))
         self._result_target: ResultTarget | None = None
         self._file_target: OutputTarget | None = None
         self._asked = False
@@ -265,7 +265,7 @@ class Run:
     def _publish(self, result: RunResult) -> None:
         self._result = result
         # Their bytes are in the result now; the pod may idle for a long time before it is deleted.
-        self._outputs = (OutputKeeper(0), OutputKeeper(0))
+        self._outputs = (OutputKeeper(0, prefix=True), OutputKeeper(0))
         self._store.close()
         self._wake()
         # The readers have been woken, and come before this: the answer first, then the log.

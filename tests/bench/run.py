@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.costs import api_writes, idle_memory
 from bench.figures import Scenario
 from bench.files import download_50, slow_exec, upload_150
+from bench.languages import languages
 from bench.large_restart import large_restart
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
@@ -43,6 +44,7 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "sleep10_45mb": (10, 2, lambda system, n, _t: slow_exec(system, "sleep10_45mb", 45 << 20, n)),
     "download_50_parallel": (5, 2, lambda system, n, _t: download_50(system, n)),
     "upload_150mb": (5, 1, lambda system, n, _t: upload_150(system, n)),
+    "languages": (10, 3, lambda system, n, _t: languages(system, n)),
     "operator_asked_to_stop": (10, 2, lambda system, n, _t: asked_to_stop(system, n)),
     "operator_container_killed": (10, 2, lambda system, n, _t: container_killed(system, n)),
     "operator_pod_killed": (10, 2, lambda system, n, _t: pod_killed(system, n)),

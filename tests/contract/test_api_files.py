@@ -526,6 +526,16 @@ async def test_a_session_that_is_told_about_lives_on(path: str, resource: Json, 
             assert system.api.requests[f"patch {SESSIONS}"] == 1
 
 
+async def test_the_longest_life_is_not_exceeded() -> None:
+    async with running(files_ttl_seconds=36_000, files_max_seconds=7200) as system:
+        system.api.put(SESSIONS, held(S, {"id": F, "path": "a", "bytes": 1}, expiresAt=in_hours(0.5)))
+        made = system.api.sessions()[0]["metadata"]["creationTimestamp"]
+        assert (await get(system, f"/files/{S}")).status == 200
+        await system.api.until(lambda: system.api.patches)
+        end = datetime.fromisoformat(system.api.patches[0]["spec"]["expiresAt"])
+        assert end - datetime.fromisoformat(made) == timedelta(hours=2)
+
+
 @pytest.mark.parametrize(("hours", "moved"), [(22.9, True), (23.1, False)])
 async def test_what_clients_take_for_old_does_not_live_on(hours: float, moved: bool) -> None:
     async with running() as system:

@@ -44,6 +44,7 @@ TESTED_ELSEWHERE = {
     "upload_seconds": "test_api_uploads: 504",
     "uploads_at_once": "test_api_uploads: wait for their turn",
     "download_stall_seconds": "test_api_files: a slow client",
+    "files_max_seconds": "test_api_files: longest life",
     "files_ttl_seconds": "test_api_uploads, test_api_files: lives on",
     "store_endpoint": "test_api_exec",
     "store_bucket": "test_api_exec: key",

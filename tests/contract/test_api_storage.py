@@ -53,7 +53,7 @@ async def test_what_fits_into_a_part_is_put_and_more_is_uploaded_in_parts(
 ) -> None:
     data = content(size)
     async with stores() as (store, fake):
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         for start, end in pairwise([*range(0, size, 777_777), size]):
             await writer.write(data[start:end])
         await writer.finish()
@@ -67,7 +67,7 @@ async def test_what_fits_into_a_part_is_put_and_more_is_uploaded_in_parts(
 async def test_one_write_may_be_longer_than_a_part() -> None:
     data = content(2 * PART_BYTES + 9)
     async with stores() as (store, fake):
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         await writer.write(data)
         await writer.finish()
         assert fake.objects == {KEY: data}
@@ -85,7 +85,7 @@ async def test_every_step_is_tried_again(operation: str, status: int) -> None:
 
         fake.fail = fail
         data = content(PART_BYTES + 7 if operation != "put" else 7)
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         await writer.write(data)
         await writer.finish()
         assert fake.objects == {KEY: data}
@@ -96,7 +96,7 @@ async def test_every_step_is_tried_again(operation: str, status: int) -> None:
 async def test_a_step_that_fails_for_good_leaves_nothing(operation: str) -> None:
     async with stores() as (store, fake):
         fake.fail = lambda asked: 403 if asked == operation else None
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         with pytest.raises(StoreError, match="status 403"):  # noqa: PT012 - whichever notices it
             await writer.write(content(2 * PART_BYTES + 7 if operation != "put" else 7))
             await writer.finish()
@@ -108,7 +108,7 @@ async def test_parts_put_together_without_an_answer_are_found_to_be_there() -> N
     data = content(PART_BYTES + 7)
     async with stores() as (store, fake):
         fake.mute = {"complete"}
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         await writer.write(data)
         await writer.finish()
         assert fake.objects == {KEY: data}
@@ -117,7 +117,7 @@ async def test_parts_put_together_without_an_answer_are_found_to_be_there() -> N
 
 async def test_an_upload_that_somebody_aborted_is_a_failure() -> None:
     async with stores() as (store, fake):
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         await writer.write(content(PART_BYTES + 7))
         await fake_has_parts(fake, 1)
         fake.uploads.clear()
@@ -150,7 +150,7 @@ async def test_a_writer_given_up_during_a_request_leaves_nothing(operation: str)
             await writer.write(content(2 * PART_BYTES + 7 if operation != "put" else 7))
             await writer.finish()
 
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         task = asyncio.create_task(work())
         await asyncio.wait_for(reached.wait(), 5)
         task.cancel()
@@ -166,7 +166,7 @@ async def test_a_writer_given_up_during_a_request_leaves_nothing(operation: str)
 async def test_what_is_discarded_after_it_was_finished_is_gone() -> None:
     async with stores() as (store, fake):
         for size in (5, PART_BYTES + 5):
-            writer = store.write_file(SESSION, FILE)
+            writer = store.write_file(SESSION, FILE, "a.csv")
             await writer.write(content(size))
             await writer.finish()
             assert not fake.empty
@@ -178,7 +178,7 @@ async def test_a_slow_store_holds_up_the_writer() -> None:
     """At most one part is on its way and one is full: then whoever writes has to wait."""
     async with stores() as (store, fake):
         fake.open.clear()
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         task = asyncio.create_task(writer.write(content(4 * PART_BYTES)))
         await asyncio.sleep(0.3)
         assert not task.done()
@@ -259,7 +259,7 @@ async def test_removing_is_fine_if_there_is_nothing() -> None:
 async def test_without_a_store_everything_says_so() -> None:
     store = Store(None, Metrics(), install_id="inst", namespace="ns", seconds=1)
     with pytest.raises(StoreError, match="no object store"):
-        store.write_file(SESSION, FILE)
+        store.write_file(SESSION, FILE, "a.csv")
     with pytest.raises(StoreError, match="no object store"):
         await store.find("a" * 13)
 
@@ -273,7 +273,7 @@ async def test_an_answer_without_an_upload_id_is_a_failure(
 
     async with stores() as (store, fake):
         monkeypatch.setattr(fake, "_begin", begin)
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         with pytest.raises(StoreError):
             await writer.write(content(PART_BYTES + 1))
         await writer.discard()
@@ -293,7 +293,7 @@ async def test_an_error_behind_a_200_counts_unless_the_object_is_there(
     async with stores() as (store, fake):
         real = fake._complete
         monkeypatch.setattr(fake, "_complete", complete)
-        writer = store.write_file(SESSION, FILE)
+        writer = store.write_file(SESSION, FILE, "a.csv")
         await writer.write(data)
         if head == 200:
             await writer.finish()

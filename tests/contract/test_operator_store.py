@@ -15,7 +15,7 @@ from contract.fakes.s3 import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, FakeS3, fa
 from contract.fakes.system import NAMESPACE, System, operating
 from kubecoderun_crds import names
 from kubecoderun_operator import metrics
-from kubecoderun_operator.bucket import Bucket, StoreError
+from kubecoderun_operator.bucket import Bucket, StoreError, Unfinished
 from kubecoderun_operator.cluster import ApiLimits, Cluster, NotLeadingError
 from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.orphans import Terms
@@ -291,6 +291,42 @@ async def test_nothing_is_removed_once_the_lease_is_lost() -> None:
         with pytest.raises(NotLeadingError):
             await made.look()
         assert made.store.objects
+
+
+async def test_uploads_that_nobody_ends_are_given_up_after_an_hour() -> None:
+    async with scene() as made:
+        store = made.store
+        old, new = store.now - 3601, store.now - 3500
+        store.uploads = {
+            "killed/1+": (f"{ROOT}/{'a' * 21}/{'f' * 21}", old),
+            "killed 2": (f"{ROOT}/{'b' * 21}/{'f' * 21}", old),
+            "in progress": (f"{ROOT}/{'a' * 21}/{'g' * 21}", new),
+            "of another namespace": (f"install/other/{'a' * 21}/x", old),
+            "of another installation": (f"install2/{NAMESPACE}/{'a' * 21}/x", old),
+        }
+        store.page_size = 1
+        await made.purger.sweep_uploads(NAMESPACE)
+        assert set(store.uploads) == {"in progress", "of another namespace", "of another installation"}
+
+
+async def test_no_upload_is_given_up_once_the_lease_is_lost() -> None:
+    async with scene() as made:
+        made.store.uploads = {"killed": (f"{ROOT}/{'a' * 21}/{'f' * 21}", 0.0)}
+        made.lease.held = False
+        with pytest.raises(NotLeadingError):
+            await made.purger.sweep_uploads(NAMESPACE)
+        assert made.store.uploads
+
+
+async def test_an_upload_that_ended_meanwhile_and_answers_that_are_none() -> None:
+    async with bucket() as (store, made):
+        await made.abort(Unfinished(f"{ROOT}/a/x", "gone", 0.0))
+        store.answer = b"<L><IsTruncated>true</IsTruncated></L>"
+        with pytest.raises(StoreError, match="no marker"):
+            await made.unfinished("x")
+        store.answer = b"<L><Upload><Key>a</Key><UploadId>b</UploadId></Upload></L>"
+        with pytest.raises(StoreError, match="Initiated"):
+            await made.unfinished("x")
 
 
 async def test_a_look_without_the_api_servers_whole_list_removes_nothing() -> None:

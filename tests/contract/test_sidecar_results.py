@@ -76,21 +76,33 @@ async def test_much_output_is_stored_with_a_preview_inline(tmp_path: Path, stder
         assert preview.text is not None
         assert len(preview.text.encode()) <= 16384
         assert (preview.bytes, preview.truncated) == (len(data), True)
-        assert preview.text.startswith("line 0 é\n")
-        assert preview.text.endswith("line 2999 é\n")
-        assert " bytes omitted ...]\n" in preview.text
+        if stderr:
+            assert preview.text.startswith("line 0 é\n")
+            assert preview.text.endswith("line 2999 é\n")
+            assert " bytes omitted ...]\n" in preview.text
+        else:
+            assert text.startswith(preview.text)
+            assert len(preview.text.encode()) > 16380
 
 
 async def test_output_over_its_allowance_is_cut_in_the_stored_result_too(tmp_path: Path) -> None:
     data = b"a" * 500_000
     async with fake_store() as store, sidecar(tmp_path) as pod:
-        result = await result_of(pod, store, prints(data), output_bytes=32768)
-        full = stored(store).stdout
-        assert (full.bytes, full.truncated) == (500_000, True)
-        assert full.text == "a" * 24576 + "\n[... 467232 bytes omitted ...]\n" + "a" * 8192
-        assert result.stdout.truncated
-        assert result.stdout.text is not None
-        assert f"[... {500_000 - 16336} bytes omitted ...]" in result.stdout.text
+        result = await result_of(pod, store, prints(data, data), output_bytes=32768)
+        full = stored(store)
+        assert (full.stdout.bytes, full.stdout.truncated) == (500_000, True)
+        assert full.stdout.text == "a" * 32768
+        assert (full.stderr.bytes, full.stderr.truncated) == (500_000, True)
+        assert full.stderr.text is not None
+        cut, _, said = full.stderr.text.partition("\n[kubecoderun] ")
+        assert cut == "a" * 24576 + "\n[... 467232 bytes omitted ...]\n" + "a" * 8192
+        assert said.startswith(
+            "Output limit: of the 488.3 KiB of stdout only the beginning was kept, 32 KiB."
+        )
+        assert (result.stdout.text, result.stdout.truncated) == ("a" * 16384, True)
+        assert result.stderr.truncated
+        assert result.stderr.text is not None
+        assert " bytes omitted ...]" in result.stderr.text
 
 
 async def test_binary_output_is_exact(tmp_path: Path) -> None:

@@ -47,10 +47,125 @@ class Outcome:
     milliseconds: float
     """From G sent to X received."""
     output_bytes: int
+    files: dict[str, bytes]
+    """What it left in its folder, where that was asked for."""
 
 
-class RunnerProcess:
-    """Starts the runner; a context manager. `prepare` and `go` speak the sidecar's side of the protocol."""
+class RunnerEnd:
+    """The sidecar's side of the protocol with a runner that has connected: `prepare`, then `go`."""
+
+    sock: socket.socket
+    _outputs = 0
+
+    def log_text(self) -> str:
+        """What the runner has written to its log."""
+        raise NotImplementedError
+
+    def welcome(self, listener: socket.socket) -> None:
+        """Take its connection, and wait until it is warm. TimeoutError when it does not come."""
+        with listener:
+            self.sock, _ = listener.accept()
+        self.sock.settimeout(120)
+        self.hello = self.expect("H")
+        self.warm = self.expect("W")
+
+    def send(self, kind: str, payload: bytes = b"{}") -> None:
+        self.sock.sendall(kind.encode() + len(payload).to_bytes(4, "big") + payload)
+
+    def receive(self) -> tuple[str, bytes]:
+        head = self._exactly(HEADER_BYTES)
+        return chr(head[0]), self._exactly(int.from_bytes(head[1:], "big"))
+
+    def expect(self, kind: str) -> dict[str, Any]:
+        got, payload = self.receive()
+        assert got == kind, f"frame {got} {payload[:200]!r} instead of {kind}: {self.log_text()}"
+        value = json.loads(payload)
+        assert isinstance(value, dict)
+        return value
+
+    def prepare(
+        self,
+        code: bytes,
+        *,
+        language: str = "py",
+        args: list[str] | None = None,
+        stdin: bytes = b"",
+        env: dict[str, str] | None = None,
+        seconds: float = 30.0,
+        inputs: Mapping[str, bytes] | None = None,
+        outputs: int = 0,
+        output_bytes: int = 0,
+    ) -> None:
+        """Hand over a program and its input files; `outputs`: how many files may come back."""
+        given = inputs or {}
+        order = {"language": language, "args": args or [], "env": env or {}, "timeoutSeconds": seconds,
+                 "stdinBytes": len(stdin), "codeBytes": len(code), "outputBytes": output_bytes,
+                 "inputs": len(given), "inputBytes": sum(map(len, given.values())),
+                 "files": {"count": outputs, "bytes": 1 << 20, "totalBytes": 1 << 24}}  # fmt: skip
+        self.send("R", json.dumps(order).encode())
+        for path, data in given.items():
+            self.send("N", json.dumps({"path": path, "bytes": len(data)}).encode())
+            self._send_pieces("D", data)
+        self._send_pieces("C", code)
+        self._send_pieces("I", stdin)
+        self._outputs = outputs
+        self.expect("P")
+
+    def _send_pieces(self, kind: str, data: bytes) -> None:
+        for start in range(0, len(data), 65536):
+            self.send(kind, data[start : start + 65536])
+
+    def go(self, *, keep: int = 1 << 24, cancel_after_output: bool = False) -> Outcome:
+        """Start, and read until the end; keeps at most `keep` bytes of each stream."""
+        began = time.perf_counter()
+        self.send("G")
+        self.expect("S")
+        streams = {"O": bytearray(), "E": bytearray()}
+        total = 0
+        while True:
+            kind, payload = self.receive()
+            if kind == "X":
+                took = (time.perf_counter() - began) * 1000
+                files = self._take_files() if self._outputs else {}
+                ended = json.loads(payload)
+                return Outcome(bytes(streams["O"]), bytes(streams["E"]), ended, took, total, files)
+            assert kind in streams, f"frame {kind} {payload[:200]!r}: {self.log_text()}"
+            total += len(payload)
+            streams[kind] += payload[: max(0, keep - len(streams[kind]))]
+            if cancel_after_output:
+                cancel_after_output = False
+                self.send("K")
+
+    def _take_files(self) -> dict[str, bytes]:
+        """What the program has left in its folder."""
+        listed: list[tuple[str, int]] = []
+        while (frame := self.receive())[0] == "L":
+            file = json.loads(frame[1])
+            listed.append((file["path"], file["bytes"]))
+        assert frame[0] == "Z", frame
+        found: dict[str, bytes] = {}
+        for index, (path, length) in enumerate(listed):
+            self.send("T", json.dumps({"index": index}).encode())
+            data = b""
+            while len(data) < length:
+                kind, piece = self.receive()
+                assert kind == "D", (kind, piece)
+                data += piece
+            found[path] = data
+        return found
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = self.sock.recv(min(count - len(data), 1 << 20))
+            if not piece:
+                raise ConnectionError(f"the runner is gone: {self.log_text()}")
+            data += piece
+        return bytes(data)
+
+
+class RunnerProcess(RunnerEnd):
+    """Starts the runner as a process; a context manager."""
 
     def __init__(
         self,
@@ -59,6 +174,7 @@ class RunnerProcess:
         preload: str = PRELOAD,
         env: Mapping[str, str] | None = None,
         network: str = "None",
+        tools: str = "/usr/bin:/bin",
         scratch: str | None = None,
         uid: int | None = None,
     ) -> None:
@@ -75,7 +191,7 @@ class RunnerProcess:
         path.chmod(0o666)
         listener.listen(1)
         listener.settimeout(60)
-        self.path = f"{base}/bin:/usr/bin:/bin"
+        self.path = f"{base}/bin:{tools}"
         self.log = base / "log"
         variables = {
             "PATH": self.path,
@@ -114,15 +230,10 @@ class RunnerProcess:
                 stdin=subprocess.DEVNULL,
             )
         try:
-            self.sock, _ = listener.accept()
+            self.welcome(listener)
         except TimeoutError:
             self.close()
             raise AssertionError(f"the runner did not connect: {self.log_text()}") from None
-        finally:
-            listener.close()
-        self.sock.settimeout(60)
-        self.hello = self.expect("H")
-        self.warm = self.expect("W")
 
     def _link_python(self, base: Path, interpreter: str) -> None:
         (base / "bin").mkdir()
@@ -137,68 +248,6 @@ class RunnerProcess:
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
-
-    # -- the sidecar's side
-
-    def send(self, kind: str, payload: bytes = b"{}") -> None:
-        self.sock.sendall(kind.encode() + len(payload).to_bytes(4, "big") + payload)
-
-    def receive(self) -> tuple[str, bytes]:
-        head = self._exactly(HEADER_BYTES)
-        return chr(head[0]), self._exactly(int.from_bytes(head[1:], "big"))
-
-    def expect(self, kind: str) -> dict[str, Any]:
-        got, payload = self.receive()
-        assert got == kind, f"frame {got} {payload[:200]!r} instead of {kind}: {self.log_text()}"
-        value = json.loads(payload)
-        assert isinstance(value, dict)
-        return value
-
-    def prepare(
-        self,
-        code: bytes,
-        *,
-        args: list[str] | None = None,
-        stdin: bytes = b"",
-        env: dict[str, str] | None = None,
-        seconds: float = 30.0,
-        output_bytes: int = 0,
-    ) -> None:
-        order = {"language": "py", "args": args or [], "env": env or {}, "timeoutSeconds": seconds,
-                 "stdinBytes": len(stdin), "codeBytes": len(code), "outputBytes": output_bytes}  # fmt: skip
-        self.send("R", json.dumps(order).encode())
-        for kind, data in (("C", code), ("I", stdin)):
-            for start in range(0, len(data), 65536):
-                self.send(kind, data[start : start + 65536])
-        self.expect("P")
-
-    def go(self, *, keep: int = 1 << 24, cancel_after_output: bool = False) -> Outcome:
-        """Start, and read until the end; keeps at most `keep` bytes of each stream."""
-        began = time.perf_counter()
-        self.send("G")
-        self.expect("S")
-        streams = {"O": bytearray(), "E": bytearray()}
-        total = 0
-        while True:
-            kind, payload = self.receive()
-            if kind == "X":
-                took = (time.perf_counter() - began) * 1000
-                return Outcome(bytes(streams["O"]), bytes(streams["E"]), json.loads(payload), took, total)
-            assert kind in streams, f"frame {kind} {payload[:200]!r}: {self.log_text()}"
-            total += len(payload)
-            streams[kind] += payload[: max(0, keep - len(streams[kind]))]
-            if cancel_after_output:
-                cancel_after_output = False
-                self.send("K")
-
-    def _exactly(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            piece = self.sock.recv(min(count - len(data), 1 << 20))
-            if not piece:
-                raise ConnectionError(f"the runner is gone: {self.log_text()}")
-            data += piece
-        return bytes(data)
 
     def close(self) -> None:
         if hasattr(self, "sock"):

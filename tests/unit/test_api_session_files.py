@@ -120,7 +120,7 @@ def test_every_reason_for_skipping_has_words() -> None:
 def test_an_end_is_moved_later_and_by_more_than_an_hour(lifetime: int, left: int | None) -> None:
     expires = None if left is None else NOW + timedelta(seconds=left)
     live = session_files.read(files_session(), NOW).live
-    end = next_end(SessionFiles(live, expires=expires), NOW, timedelta(seconds=lifetime))
+    end = next_end(SessionFiles(live, expires=expires), NOW, timedelta(seconds=lifetime), timedelta(days=30))
     if expires is None:
         assert end == NOW + timedelta(seconds=lifetime)
     elif lifetime - (left or 0) > 3600:
@@ -128,10 +128,55 @@ def test_an_end_is_moved_later_and_by_more_than_an_hour(lifetime: int, left: int
         assert end > expires
     else:
         assert end is None
-    assert next_end(SessionFiles(expires=expires), NOW, timedelta(seconds=lifetime)) is None
+    assert (
+        next_end(SessionFiles(expires=expires), NOW, timedelta(seconds=lifetime), timedelta(days=30)) is None
+    )
 
 
 @pytest.mark.parametrize(("hours", "active"), [(0, True), (22.99, True), (23, False), (100, False)])
 def test_how_long_clients_take_a_file_for_active(hours: float, active: bool) -> None:
     modified = (NOW - timedelta(hours=hours)).isoformat()
     assert is_active(SessionFile(S, "f", "a", 1, modified), NOW) is active
+
+
+@pytest.mark.parametrize(
+    ("age_days", "expires_in_hours", "expected_in_hours"),
+    [
+        (1, 20, 25),
+        (29, 20, 24),
+        (29.5, 20, None),
+        (29.5, 11, None),
+        (29.5, 5, 12),
+        (31, 5, None),
+        (31, None, None),
+    ],
+)
+def test_no_use_moves_an_end_beyond_the_longest_life(
+    age_days: float, expires_in_hours: float | None, expected_in_hours: float | None
+) -> None:
+    expires = None if expires_in_hours is None else NOW + timedelta(hours=expires_in_hours)
+    live = {"f" * 21: SessionFile(S, "f" * 21, "a", 1, "2026-01-01T10:00:00Z")}
+    files = SessionFiles(live, expires=expires, created=NOW - timedelta(days=age_days))
+    end = next_end(files, NOW, timedelta(hours=25), timedelta(days=30))
+    assert end == (None if expected_in_hours is None else NOW + timedelta(hours=expected_in_hours))
+
+
+def test_reports_about_files_that_were_not_kept() -> None:
+    assert session_files.reports({"files": [ENTRY]}) == {}
+    skipped = [{"path": f"f{n}", "reason": reason} for n, reason in enumerate(SKIP_REASONS)]
+    made = session_files.reports({"files": [ENTRY], "skippedFiles": skipped, "skippedFileCount": 40})
+    assert made["artifact_delivery"] == {
+        "code": "artifact_delivery_failed",
+        "status": "partial",
+        "attempted": 2,
+        "delivered": 1,
+        "failed": 1,
+    }
+    truncation = made["artifact_truncation"]
+    assert truncation["code"] == "artifact_truncated"
+    assert truncation["reasons"] == {"max_files": 1, "size": 2, "depth": 1, "path": 1, "unreadable": 1}
+    assert (truncation["skipped"], truncation["skipped_count"]) == ([f"f{n}" for n in range(6)], 39)
+    only_lost = session_files.reports({"skippedFiles": [{"path": "a", "reason": "store"}]})
+    assert set(only_lost) == {"artifact_delivery"}
+    assert only_lost["artifact_delivery"]["status"] == "failed"
+    assert only_lost["artifact_delivery"]["delivered"] == 0

@@ -142,9 +142,11 @@ def test_text_only_if_a_terminal_can_print_it(captured: Captured, expected: dict
 
 
 def test_an_oversized_preview_is_cut() -> None:
-    found = completed(ended(result(stdout=Captured("x" * 40_000, None, 40_000, False)), 30))["result"]
-    assert found["stdout"] == "x" * 12_288 + "\n[... 23616 bytes omitted ...]\n" + "x" * 4096
-    assert found["stdoutTruncated"] is True
+    long = Captured("x" * 40_000, None, 40_000, False)
+    found = completed(ended(result(stdout=long, stderr=long), 30))["result"]
+    assert (found["stdout"], found["stdoutTruncated"]) == ("x" * 16_384, True)
+    assert found["stderr"] == "x" * 12_288 + "\n[... 23616 bytes omitted ...]\n" + "x" * 4096
+    assert found["stderrTruncated"] is True
     raw = base64.b64encode(b"\xff" * 40_000).decode()
     found = completed(ended(result(stdout=Captured(None, raw, 40_000, False)), 30))["result"]
     assert len(base64.b64decode(found["stdoutBase64"])) == 16_640
@@ -228,11 +230,13 @@ def test_statuses_on_the_way() -> None:
 
 def test_a_stored_result_is_shortened_to_what_fits_into_a_status() -> None:
     long = "é" * 30_000
-    found = ended(result(stdout=Captured(long, None, 60_000, False), stored=True), 30).result
+    kept = Captured(long, None, 60_000, False)
+    found = ended(result(stdout=kept, stderr=kept, stored=True), 30).result
     assert found is not None
     assert found["stdoutTruncated"] is True
     assert found["stdoutBytes"] == 60_000
-    text = found["stdout"]
+    assert found["stdout"] == "é" * 8192
+    text = found["stderr"]
     assert len(text.encode()) <= 16_640
     head, note, tail = text.partition("\n[... ")
     assert set(head) == {"é"}

@@ -237,12 +237,12 @@ def test_most_files_fit_into_the_requests() -> None:
 
 
 def test_requests_about_the_bucket() -> None:
-    url, headers = storage().bucket_request("GET", {"prefix": "a/ü", "list-type": "2"})
+    url, headers = storage().request("GET", {"prefix": "a/ü", "list-type": "2"})
     assert url == "http://store:7070/bucket?list-type=2&prefix=a%2F%C3%BC"
     assert headers["Host"] == "store:7070"
     assert "Content-MD5" not in headers
     assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date" in headers["Authorization"]
-    _, posted = storage().bucket_request("POST", {"delete": ""}, b"<Delete/>")
+    _, posted = storage().request("POST", {"delete": ""}, b"<Delete/>")
     assert posted["Content-MD5"] == "ePbrFwvNFIRnzBrIv+T8Ag=="
 
 

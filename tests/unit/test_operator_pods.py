@@ -118,6 +118,7 @@ def test_the_runtime() -> None:
         "KCR_CHANNEL": "/run/kubecoderun/runner.sock",
         "KCR_WORKSPACE": "/mnt/data",
         "KCR_NETWORK": "None",
+        "KCR_LANGUAGES": "py",
         "KCR_PRELOAD": "numpy",
         "KCR_PROCESSES": "512",
         "KCR_OPEN_FILES": "4096",

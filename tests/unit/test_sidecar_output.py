@@ -111,6 +111,36 @@ def test_a_preview_of_anything_fits_and_counts_what_is_missing(
         assert captured.truncated or preview == data
 
 
+@given(
+    text=st.text(alphabet=st.sampled_from("aé€🙂\n"), max_size=3000),
+    sizes=st.lists(st.integers(1, 3000), max_size=5),
+    limit=st.integers(1024, 2000),
+)
+def test_a_prefix_is_nothing_but_the_beginning(text: str, sizes: list[int], limit: int) -> None:
+    data = text.encode()
+    keeper = OutputKeeper(LIMIT, prefix=True)
+    position = 0
+    for size in [*sizes, len(data)]:
+        keeper.add(memoryview(data)[position : position + size])
+        position += size
+    kept = keeper.kept()
+    assert kept.complete == (len(data) <= LIMIT)
+    for cut, most in ((kept.joined(), LIMIT), (kept.preview(limit), min(limit, LIMIT))):
+        assert data.startswith(cut)
+        assert min(len(data), most) - 3 <= len(cut) <= most
+        captured = kept.captured(cut)
+        assert captured.text is not None
+        assert (captured.bytes, captured.truncated) == (len(data), len(cut) != len(data))
+
+
+def test_a_prefix_of_bytes_that_are_no_text_is_exact() -> None:
+    keeper = OutputKeeper(LIMIT, prefix=True)
+    data = bytes(range(128, 192)) * 100
+    keeper.add(data)
+    assert data.startswith(keeper.kept().joined())
+    assert len(keeper.kept().joined()) >= LIMIT - 3
+
+
 def test_the_marker_says_how_much_is_missing() -> None:
     kept = keep(b"a" * 10_000, [])
     assert kept.joined() == b"a" * 768 + b"\n[... 8976 bytes omitted ...]\n" + b"a" * 256

@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, references, runs, wire, workspaces
+from kubecoderun_api import answers, log, openapi, references, runs, schemas, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.connection import ExecResponse
 from kubecoderun_api.middleware import CONTEXT, RequestContext
@@ -22,7 +22,12 @@ router = APIRouter()
 PATHS: Final = ("/exec",)
 
 
-@router.post("/exec")
+@router.post(
+    "/exec",
+    response_model=schemas.ExecAnswer,
+    responses=openapi.errors(400, 401, 408, 413, 429, 503, 504),
+    openapi_extra=openapi.json_body(schemas.ExecCall),
+)
 async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services

@@ -2,12 +2,12 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import session_files, wire
+from kubecoderun_api import openapi, schemas, scopes, session_files, wire
 from kubecoderun_api.downloads import Download, headers_of, wanted_range
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import authorise
@@ -21,16 +21,26 @@ PATHS: Final = (
     "/sessions/{session}/objects/{file}",
     "/download/{session}/{file}",
 )
-_READ: Final = ["GET", "HEAD"]
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{21}")
 """What clients take for an id; ours are of fewer characters."""
+# What these declare is for /openapi.json; the routes check it themselves, with errors of our own shape.
+_AS_ID: Final = Path(json_schema_extra={"pattern": f"^{_ID.pattern}$"})
+_DETAIL: Final = Query(json_schema_extra={"enum": list(session_files.DETAILS)})
+SessionId = Annotated[str, _AS_ID]
+FileId = Annotated[str, _AS_ID]
 
 
-@router.get("/files/{session}")
-async def list_files(request: Request, session: str) -> Response:
+@router.get(
+    "/files/{session}",
+    response_model=None,
+    responses=openapi.errors(400, 401, 503)
+    | {200: openapi.listing(schemas.FileSummary, schemas.FileDetails, schemas.NormalFile)},
+)
+async def list_files(
+    request: Request, session: SessionId, detail: Annotated[str, _DETAIL] = session_files.DETAILS[0]
+) -> Response:
     """All files of a session, as much as `detail` asks for; none of one that does not exist."""
     services = _admit(request, session)
-    detail = request.query_params.get("detail", session_files.DETAILS[0])
     if detail not in session_files.DETAILS:
         wire.refuse(f"detail must be one of {', '.join(session_files.DETAILS)}")
     files = await _files(services, session)
@@ -38,8 +48,13 @@ async def list_files(request: Request, session: str) -> Response:
     return JSONResponse([session_files.entry(file, detail) for file in files.live.values()])
 
 
-@router.api_route("/sessions/{session}/objects/{file}", methods=_READ)
-async def describe(request: Request, session: str, file: str) -> Response:
+@router.head("/sessions/{session}/objects/{file}", include_in_schema=False)
+@router.get(
+    "/sessions/{session}/objects/{file}",
+    response_model=schemas.FileDescription,
+    responses=openapi.errors(400, 401, 404, 503),
+)
+async def describe(request: Request, session: SessionId, file: FileId) -> Response:
     """What is known of one file."""
     services = _admit(request, session, file)
     files = await _files(services, session)
@@ -48,8 +63,8 @@ async def describe(request: Request, session: str, file: str) -> Response:
     return JSONResponse(session_files.description(found))
 
 
-@router.head("/download/{session}/{file}")
-async def measure(request: Request, session: str, file: str) -> Response:
+@router.head("/download/{session}/{file}", include_in_schema=False)
+async def measure(request: Request, session: SessionId, file: FileId) -> Response:
     """The headers of the content of a file."""
     services = _admit(request, session, file)
     found = _find(await _files(services, session), file)
@@ -59,8 +74,13 @@ async def measure(request: Request, session: str, file: str) -> Response:
     return Response(headers=headers_of(found) | {"content-length": str(size)})
 
 
-@router.get("/download/{session}/{file}")
-async def download(request: Request, session: str, file: str) -> Response:
+@router.get(
+    "/download/{session}/{file}",
+    response_model=None,
+    responses=openapi.errors(400, 401, 404, 416, 503)
+    | {200: openapi.content("the content", "*/*"), 206: openapi.content("a part of it", "*/*")},
+)
+async def download(request: Request, session: SessionId, file: FileId) -> Response:
     """The content of a file, or the part of it that a Range asks for."""
     services = _admit(request, session, file)
     context: RequestContext = request.scope[CONTEXT]
@@ -86,8 +106,12 @@ async def download(request: Request, session: str, file: str) -> Response:
     raise _not_found()
 
 
-@router.delete("/files/{session}/{file}")
-async def delete(request: Request, session: str, file: str) -> Response:
+@router.delete(
+    "/files/{session}/{file}",
+    response_model=schemas.Deleted,
+    responses=openapi.errors(400, 401, 404, 503),
+)
+async def delete(request: Request, session: SessionId, file: FileId) -> Response:
     """Delete one file, for everybody and for good."""
     services = _admit(request, session, file)
     if not await services.removals.remove(session, file):
@@ -101,6 +125,8 @@ def _admit(request: Request, *ids: str) -> Services:
     authorise(request, services)
     if not all(map(_ID.fullmatch, ids)):
         wire.refuse("An id has 21 letters, digits, dashes or underscores.", error="Bad request")
+    query = request.query_params
+    scopes.check(query.get("kind"), query.get("id"), query.get("version"))
     context: RequestContext = request.scope[CONTEXT]
     context.facts.update(zip(("session", "file"), ids, strict=False))
     return services

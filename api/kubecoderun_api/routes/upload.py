@@ -1,36 +1,68 @@
-"""POST /upload: files in, one session that holds them."""
+"""POST /upload and /upload/batch: files in, one session that holds them."""
 
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import wire
+from kubecoderun_api import openapi, schemas, wire
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import DISCARD_SECONDS, Incoming, authorise
 from kubecoderun_api.services import Services
+from kubecoderun_api.uploads import BatchHeld, Held
 from kubecoderun_crds import names
 
 router = APIRouter()
-PATHS: Final = ("/upload",)
+PATHS: Final = ("/upload", "/upload/batch")
+_OUTCOMES: Final = {"success": "stored", "partial_success": "partial", "error": "refused"}
 _LAST_DISCARD_SECONDS: Final = 1.0
 """The same when the process is about to end."""
 
 
-@router.post("/upload")
+@router.post(
+    "/upload",
+    response_model=schemas.UploadAnswer,
+    responses=openapi.errors(400, 401, 413, 503, 504),
+    openapi_extra=openapi.form_body(),
+)
 async def upload(request: Request) -> Response:
-    """Store the files of a form and answer with their ids."""
+    """Store the files of a form, all or none, and answer with their ids."""
+    services: Services = request.app.state.services
+    held = await _receive(request, services.uploads.take)
+    return JSONResponse(held.as_answer())
+
+
+@router.post(
+    "/upload/batch",
+    response_model=schemas.BatchAnswer,
+    responses=openapi.errors(401, 503, 504)
+    | {400: {"model": schemas.Error | schemas.BatchAnswer, "description": "a bad form, or no file is kept"}},
+    openapi_extra=openapi.form_body(),
+)
+async def upload_batch(request: Request) -> Response:
+    """Store those files of a form that can be kept, and answer what became of each."""
+    services: Services = request.app.state.services
+    held = await _receive(request, services.uploads.take_batch)
+    return JSONResponse(held.as_answer(), 200 if held.session else 400)
+
+
+_Taken = TypeVar("_Taken", Held, BatchHeld)
+
+
+async def _receive(
+    request: Request, take: Callable[[str, str, AsyncIterator[bytes]], Awaitable[_Taken]]
+) -> _Taken:
+    """One upload from the headers to the answer; the rest of a body that is refused is read and dropped."""
     services: Services = request.app.state.services
     context: RequestContext = request.scope[CONTEXT]
     incoming = Incoming(request)
     outcome = "failed"
     try:
         authorise(request, services)
-        session = names.session_name()
-        content_type = request.headers.get("content-type", "")
-        held = await services.uploads.take(session, content_type, incoming)
-        outcome = "stored"
+        held = await take(names.session_name(), request.headers.get("content-type", ""), incoming)
+        outcome = _OUTCOMES[held.outcome]
     except ClientDisconnect:
         outcome = "left"
         raise
@@ -42,5 +74,5 @@ async def upload(request: Request) -> Response:
         raise
     finally:
         services.metrics.uploads.labels(outcome).inc()
-    context.facts.update(session=session, files=len(held.files), bytes=held.size)
-    return JSONResponse(held.as_answer())
+    context.facts.update(session=held.session, files=held.kept, bytes=held.size)
+    return held

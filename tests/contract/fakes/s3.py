@@ -32,6 +32,8 @@ class FakeS3:
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     """Answered to the next requests, instead of doing what they ask."""
+    uploads: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Uploads in parts by id: the key, and when it was begun."""
     undeletable: set[str] = field(default_factory=set)
     page_size: int = 1000
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -54,12 +56,41 @@ class FakeS3:
     def _answer(self, request: web.Request, body: bytes) -> web.Response:
         if self.statuses:
             return web.Response(status=self.statuses.pop(0), text="<Error><Code>Injected</Code></Error>")
+        if request.method == "DELETE":
+            key = request.path.removeprefix(f"/{BUCKET}/")
+            self.calls.append(("DELETE", key))
+            found = self.uploads.get(request.query["uploadId"], ("", 0.0))[0] == key
+            if found:
+                del self.uploads[request.query["uploadId"]]
+            return web.Response(status=204 if found else 404)
         if request.method == "POST" and "delete" in request.query:
             return self._remove(body)
         self.calls.append(("GET", request.query.get("prefix", "")))
         if self.answer is not None:
             return web.Response(body=self.answer)
-        return self._list(request)
+        return self._unfinished(request) if "uploads" in request.query else self._list(request)
+
+    def _unfinished(self, request: web.Request) -> web.Response:
+        query = request.query
+        after = (query.get("key-marker", ""), query.get("upload-id-marker", ""))
+        entries = sorted(
+            (key, id, at) for id, (key, at) in self.uploads.items() if key.startswith(query["prefix"])
+        )
+        rest = [entry for entry in entries if entry[:2] > after]
+        page = rest[: min(self.page_size, int(query["max-uploads"]))]
+        inner = f"<IsTruncated>{str(len(rest) > len(page)).lower()}</IsTruncated>"
+        if len(rest) > len(page):
+            inner += f"<NextKeyMarker>{escape(page[-1][0])}</NextKeyMarker>"
+            inner += f"<NextUploadIdMarker>{escape(page[-1][1])}</NextUploadIdMarker>"
+        for key, id, at in page:
+            begun = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+            inner += (
+                f"<Upload><Key>{escape(key)}</Key><UploadId>{escape(id)}</UploadId>"
+                f"<Initiated>{begun}</Initiated></Upload>"
+            )
+        return web.Response(
+            text=f'<ListMultipartUploadsResult xmlns="{_SPACE}">{inner}</ListMultipartUploadsResult>'
+        )
 
     def _list(self, request: web.Request) -> web.Response:
         prefix, delimiter = request.query["prefix"], request.query.get("delimiter", "")
@@ -127,6 +158,7 @@ async def fake_s3() -> AsyncIterator[FakeS3]:
     store = FakeS3()
     app = web.Application()
     app.router.add_route("*", f"/{BUCKET}", store.handle)
+    app.router.add_route("*", f"/{BUCKET}/{{key:.+}}", store.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -67,7 +67,7 @@ def held(name: str, *files: Json, **spec: Any) -> Json:
 def ran(name: str, *files: Json, **spec: Any) -> Json:
     """A session of a run that left files."""
     return {
-        "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "metadata": {"name": name, "creationTimestamp": now()},
         "spec": {"request": {"poolRef": {"name": "python"}, "language": "py", "code": "x"}, **spec},
         "status": succeeded(files=list(files), timings={"completed": now()}),
     }

@@ -32,6 +32,8 @@ class FakeStore:
     """Objects by `/bucket/key`, uploads by id."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    """`x-amz-meta-path` by `/bucket/key`, as it was sent with an object or the start of an upload."""
     uploads: dict[str, Upload] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     """How often each operation was asked for: put, part, begin, complete, abort, delete, get, head, list."""
@@ -78,7 +80,8 @@ class FakeStore:
             return _cut(request)
         if status is not None:
             return web.Response(status=status)
-        if "X-Amz-Signature" not in request.query:
+        in_header = "Signature=" in request.headers.get("Authorization", "")
+        if not in_header and "X-Amz-Signature" not in request.query:
             return web.Response(status=403)
         answer: web.StreamResponse = await getattr(self, f"_{operation}")(request, body)
         if operation in self.mute:
@@ -88,11 +91,13 @@ class FakeStore:
 
     async def _put(self, request: web.Request, body: bytes) -> web.StreamResponse:
         self.objects[request.path] = body
+        self.metadata[request.path] = request.headers.get("x-amz-meta-path", "")
         return web.Response(headers={"ETag": _etag(body)})
 
     async def _begin(self, request: web.Request, _: bytes) -> web.StreamResponse:
         name = f"upload/{len(self.queries)}+"
         self.uploads[name] = Upload(request.path)
+        self.metadata[request.path] = request.headers.get("x-amz-meta-path", "")
         return _xml(f"<InitiateMultipartUploadResult {XMLNS}><UploadId>{name}</UploadId>")
 
     async def _part(self, request: web.Request, body: bytes) -> web.StreamResponse:

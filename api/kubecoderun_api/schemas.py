@@ -1,0 +1,228 @@
+"""The shapes of LibreChat's protocol for /openapi.json. They describe; `wire`, `answers` and `session_files`
+read and write. A test holds the two against each other.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kubecoderun_api import wire
+
+Json = dict[str, Any]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9]{21}$")]
+"""Of a session or a file, as it leaves the server."""
+SentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{21}$")]
+"""The same as a client may send it."""
+
+
+class Shape(BaseModel):
+    """A JSON object in which other keys are ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Answered(BaseModel):
+    """A JSON object with no other keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Error(Shape):
+    """Every answer that is not 2xx."""
+
+    error: str = Field(description="a word for programs, or the official service's text")
+    message: str = Field(description="a sentence")
+    code: str | None = Field(default=None, description="unsupported_capability: trying again is useless")
+    retry_after_seconds: int | None = Field(default=None, description="with 429")
+
+
+# --- /exec ----------------------------------------------------------------------------------------------
+
+
+class FileReference(Shape):
+    """A file that a program finds in its working directory."""
+
+    id: str = Field(min_length=1, max_length=128)
+    name: str = Field(min_length=1, max_length=256, description="relative path below /mnt/data")
+    storage_session_id: str | None = Field(default=None, description="the session that has it; a hint")
+    session_id: str | None = Field(default=None, description="the same, from older clients")
+
+
+class ExecCall(Shape):
+    """One program."""
+
+    lang: str = Field(
+        description="in any case; which of them run depends on the pools",
+        json_schema_extra={"enum": list(wire.LANGUAGE_NAMES)},
+    )
+    code: str = Field(min_length=1)
+    args: list[Any] | str | int | float | bool | None = Field(
+        default=None, description="arguments; what is not text becomes its JSON"
+    )
+    files: list[FileReference] | None = None
+    timeout: float | None = Field(default=None, gt=0, description="time limit in milliseconds")
+    session_id: str | None = Field(default=None, description="ignored")
+
+
+class FileOrigin(Answered):
+    """A file of another session."""
+
+    id: Id
+    storage_session_id: str
+
+
+class OutputFile(Answered):
+    """A file that a program made or changed."""
+
+    id: Id
+    name: str
+    storage_session_id: str
+    session_id: str
+    modified_from: FileOrigin | None = None
+
+
+class Delivery(Answered):
+    """Some files could not be stored."""
+
+    code: Literal["artifact_delivery_failed"]
+    status: Literal["partial", "failed"]
+    attempted: int
+    delivered: int
+    failed: int
+
+
+class Truncation(Answered):
+    """Some files were left out."""
+
+    code: Literal["artifact_truncated"]
+    reasons: dict[str, int] = Field(description="max_files, size, depth, path and unreadable")
+    skipped: list[str] = Field(description="the first of them by name")
+    skipped_count: int
+
+
+class ExecAnswer(Answered):
+    """A program that ran, whatever became of it."""
+
+    session_id: Id
+    stdout: str
+    stderr: str
+    files: list[OutputFile]
+    code: int | None = Field(description="exit code")
+    signal: str | None
+    message: str | None
+    status: Literal["TO", "OL", "SG"] | None
+    wall_time: int | None = Field(description="milliseconds")
+    cpu_time: int | None = Field(description="milliseconds")
+    memory: int | None = Field(description="largest resident size in bytes")
+    artifact_delivery: Delivery | None = None
+    artifact_truncation: Truncation | None = None
+
+
+# --- uploads --------------------------------------------------------------------------------------------
+
+
+class StoredFile(Answered):
+    """A file of an upload."""
+
+    fileId: Id  # noqa: N815 - as on the wire
+    filename: str
+
+
+class UploadAnswer(Answered):
+    """All files were stored."""
+
+    message: Literal["success"]
+    storage_session_id: Id
+    session_id: Id
+    files: list[StoredFile]
+
+
+class BatchFile(Answered):
+    """What became of one file of a batch."""
+
+    status: Literal["success", "error"]
+    filename: str
+    fileId: Id | None = None  # noqa: N815
+    error: str | None = None
+
+
+class BatchAnswer(Answered):
+    """What became of a batch."""
+
+    message: Literal["success", "partial_success", "error"]
+    storage_session_id: Id | None
+    session_id: Id | None
+    files: list[BatchFile]
+    succeeded: int
+    failed: int
+    filesLimitReached: bool | None = None  # noqa: N815
+    maxFiles: int | None = None  # noqa: N815
+
+
+FORM: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "file": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "the files; their names may have directories. `files` is the same",
+        },
+        "read_only": {"type": "string", "enum": ["true", "false"]},
+        "kind": {"type": "string"},
+        "id": {"type": "string"},
+        "version": {"type": "string"},
+        "entity_id": {"type": "string"},
+    },
+    "required": ["file"],
+}
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+class FileSummary(Answered):
+    """detail=summary"""
+
+    name: str = Field(description="session, id and extension: `<session>/<file>.csv`")
+    size: int
+    lastModified: str  # noqa: N815
+    etag: str
+
+
+class FileDetails(FileSummary):
+    """detail=full"""
+
+    id: Id
+    storage_session_id: Id
+    session_id: Id
+    contentType: str  # noqa: N815
+    versionId: None  # noqa: N815
+    metadata: dict[str, str]
+
+
+class NormalFile(Answered):
+    """detail=normalized"""
+
+    id: Id
+    name: str
+    storage_session_id: Id
+    size: int
+    contentType: str  # noqa: N815
+    lastModified: str  # noqa: N815
+    read_only: bool | None = None
+
+
+class FileDescription(FileSummary):
+    """One file."""
+
+    originalFilename: str  # noqa: N815
+    contentType: str  # noqa: N815
+    readOnly: bool  # noqa: N815
+
+
+class Deleted(Answered):
+    """A file that is gone."""
+
+    message: Literal["File deleted successfully"]
+    session_id: str
+    fileId: str  # noqa: N815

@@ -1,0 +1,3 @@
+mkdir out
+{ cat données.txt; echo more; } > out/copy.txt
+echo written

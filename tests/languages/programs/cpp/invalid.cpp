@@ -1,0 +1,6 @@
+#include <iostream>
+
+int main() {
+    int number = "text";
+    std::cout << "not reached" << number;
+}

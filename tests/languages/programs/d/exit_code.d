@@ -1,0 +1,6 @@
+import std.stdio;
+
+int main() {
+    writeln("before the end");
+    return 7;
+}

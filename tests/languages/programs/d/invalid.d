@@ -1,0 +1,6 @@
+import std.stdio;
+
+void main() {
+    int number = "text";
+    writeln("not reached");
+}

@@ -1,0 +1,3 @@
+program failure
+  error stop 'went wrong on purpose'
+end program failure

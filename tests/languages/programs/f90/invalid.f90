@@ -1,0 +1,5 @@
+program invalid
+  implicit none
+  print '(a)', 'not reached'
+  number = 1
+end program invalid

@@ -1,0 +1,2 @@
+console.log("before the end");
+process.exit(7);

@@ -1,0 +1,5 @@
+function fail() {
+  throw new Error("went wrong on purpose");
+}
+
+fail();

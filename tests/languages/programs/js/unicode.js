@@ -1,0 +1,3 @@
+const text = "Grüße, 世界 🌍";
+console.log(text);
+console.log([...text].length);

@@ -1,0 +1,3 @@
+<?php
+echo "before the end\n";
+exit(7);

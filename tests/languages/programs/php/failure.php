@@ -1,0 +1,7 @@
+<?php
+function fail(): void
+{
+    throw new RuntimeException('went wrong on purpose');
+}
+
+fail();

@@ -1,0 +1,5 @@
+def fail():
+    raise ValueError("went wrong on purpose")
+
+
+fail()

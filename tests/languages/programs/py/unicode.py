@@ -1,0 +1,3 @@
+text = "Grüße, 世界 🌍"
+print(text)
+print(len(text))

@@ -1,0 +1,2 @@
+cat("before the end\n")
+quit(status = 7)

@@ -1,0 +1,2 @@
+fail <- function() stop("went wrong on purpose")
+fail()

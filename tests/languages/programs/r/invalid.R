@@ -1,0 +1,1 @@
+cat("not reached\n") cat("two on a line\n")

@@ -1,0 +1,4 @@
+fn main() {
+    println!("before the end");
+    std::process::exit(7);
+}

@@ -1,0 +1,7 @@
+fn fail() -> Result<(), String> {
+    Err("went wrong on purpose".to_string())
+}
+
+fn main() {
+    fail().unwrap();
+}
