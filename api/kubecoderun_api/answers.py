@@ -53,6 +53,7 @@ _RAN: Final = frozenset(
         Reason.NON_ZERO_EXIT,
         Reason.SIGNALLED,
         Reason.TIME_LIMIT,
+        Reason.TOOL_WAIT_EXPIRED,
         Reason.OOM_KILLED,
         Reason.OUTPUT_LIMIT,
         Reason.DISK_FULL,
@@ -65,6 +66,7 @@ _RAN: Final = frozenset(
 
 _KILLED: Final[dict[str, tuple[str, str]]] = {
     Reason.TIME_LIMIT: ("TO", "Time limit exceeded"),
+    Reason.TOOL_WAIT_EXPIRED: ("TO", "Tool results did not come in time"),
     Reason.OOM_KILLED: ("SG", "Out of memory"),
     Reason.OUTPUT_LIMIT: ("OL", "Output limit exceeded"),
     Reason.CANCELLED: ("SG", "Cancelled"),
@@ -114,6 +116,11 @@ _UNKNOWN: Final = _Fault(503, "execution_failed", "The run ended for a reason th
 
 OWN_FAULTS: Final[dict[str, _Fault]] = {
     "SessionDeleted": _Fault(503, "session_deleted", "The run was deleted before it finished."),
+    "Taken": _Fault(409, "continuation_in_flight", "The program is being continued by another call."),
+    "NotContinued": _Fault(
+        503, "cluster_unavailable", "The tool results could not be handed to the cluster."
+    ),
+    "NotCancelled": _Fault(503, "cluster_unavailable", "The run could not be cancelled."),
     "NoAnswer": _Fault(504, "execution_timeout", "The run did not finish in the expected time."),
     "ShuttingDown": _Fault(503, "shutting_down", "The service is shutting down."),
     "NotCreated": _Fault(503, "cluster_unavailable", "The run could not be handed to the cluster."),

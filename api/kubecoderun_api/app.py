@@ -14,11 +14,11 @@ from starlette.types import ASGIApp
 
 from kubecoderun_api import answers, cluster, log, openapi, wire
 from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
-from kubecoderun_api.routes import absent, exec, files, health, upload
+from kubecoderun_api.routes import absent, exec, files, health, programmatic, upload
 from kubecoderun_api.services import Services
-from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.settings import Settings
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
 
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False,
@@ -59,6 +59,7 @@ def create_app(
     )
     inner.state.services = services
     inner.include_router(exec.router)
+    inner.include_router(programmatic.router)
     inner.include_router(upload.router)
     inner.include_router(files.router)
     inner.include_router(absent.router)
@@ -70,7 +71,9 @@ def create_app(
     inner.add_exception_handler(StoreError, _failed)
     inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
-    routes = frozenset((*exec.PATHS, *upload.PATHS, *files.PATHS, *absent.PATHS, *health.PATHS, *_DOCS))
+    routes = frozenset(
+        (*exec.PATHS, *programmatic.PATHS, *upload.PATHS, *files.PATHS, *absent.PATHS, *health.PATHS, *_DOCS)
+    )
     return FrontDoor(inner, services.policy, services.metrics, routes, stateful=settings.stateful), services
 
 

@@ -123,14 +123,20 @@ class Cluster:
         """Apply a merge patch to an ExecutionSession."""
         await self._patch(name, change, "application/merge-patch+json")
 
+    async def change_session(self, name: str, change: Json) -> Json:
+        """Apply a merge patch to an ExecutionSession; returns it as it stands then."""
+        return await self._patch(name, change, "application/merge-patch+json", parse=True)
+
     async def patch_session(self, name: str, operations: list[Json]) -> None:
         """Apply a JSON patch to an ExecutionSession. 422 means that a test in it failed, or a rule."""
         await self._patch(name, operations, "application/json-patch+json")
 
-    async def _patch(self, name: str, change: Json | list[Json], content: str) -> None:
+    async def _patch(
+        self, name: str, change: Json | list[Json], content: str, *, parse: bool = False
+    ) -> Json:
         path = f"{names.SESSION_PLURAL}/{quote(name, safe='')}?fieldManager={names.API_FIELD_MANAGER}"
         body = json.dumps(change).encode()
-        await self._call("PATCH", path, body=body, content=content, parse=False)
+        return await self._call("PATCH", path, body=body, content=content, parse=parse)
 
     async def list_page(self, plural: str, *, selector: str = "", page: str = "") -> Json:
         """One page (at most 500) of a list; `page` is the `continue` of the page before."""

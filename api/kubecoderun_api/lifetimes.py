@@ -7,8 +7,8 @@ from typing import Final
 from kubecoderun_api import log
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
+from kubecoderun_api.manifests import timestamp
 from kubecoderun_api.session_files import SessionFile, SessionFiles
-from kubecoderun_api.sessions import timestamp
 from kubecoderun_crds import names
 
 _SMALLEST_STEP: Final = timedelta(hours=1)

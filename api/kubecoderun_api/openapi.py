@@ -14,6 +14,7 @@ _WHEN: Final = {
     401: "no key, or one that is not known",
     404: "there is no such file, or not any more",
     405: "this address does not answer to that method",
+    409: "another call does the same right now",
     408: "the body did not arrive in time",
     413: "too large",
     416: "the file has no such part",

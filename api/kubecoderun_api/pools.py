@@ -135,6 +135,10 @@ class PoolBook:
         """See `choose_for_workspace`."""
         return choose_for_workspace(self._pools.values(), language)
 
+    def named(self, name: str) -> Pool | None:
+        """The pool of that name."""
+        return self._pools.get(name)
+
     def languages(self) -> list[str]:
         """All languages that some pool offers, sorted."""
         return sorted({language for pool in self._pools.values() for language in pool.languages})

@@ -6,8 +6,9 @@ from typing import Final
 
 from kubecoderun_api import log, session_files
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.sessions import NoResult, Sessions
+from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watching import backoff
 
 _ATTEMPTS: Final = 8

@@ -1,6 +1,7 @@
 """One run of /exec, from the understood request to the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -10,22 +11,41 @@ from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
 from kubecoderun_api.services import Services
-from kubecoderun_api.sessions import NoResult
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.workspaces import Place
 from kubecoderun_crds import names
+from kubecoderun_crds.reasons import Reason
 
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Pausing:
+    """How a program that waits for its client is served."""
+
+    pause: Callable[[Mapping[str, Any]], Json | None]
+    """What a session waits for, if it waits."""
+    metadata: Json
+    """Labels and annotations of the session."""
+    longest: timedelta
+    """How long it may wait altogether."""
+
+
 async def run(
-    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+    pausing: Pausing | None = None,
 ) -> Answer:
-    """Run a program in a new session of that name. Every failure is an answer; only cancelling raises."""
+    """Run a program in a new session of that name, to its end or the first pause. Every failure is an
+    answer; only cancelling raises."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer_somewhere(services, session, call, files, pool)
+        answer = await _answer_somewhere(services, session, call, files, pool, pausing)
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
@@ -42,15 +62,20 @@ async def run(
 
 
 async def _answer_somewhere(
-    services: Services, session: str, call: wire.ExecRequest, files: Sequence[Reference], pool: Pool
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+    pausing: Pausing | None,
 ) -> Answer:
     """In a pod of its own; or in the workspace of the hint, in a new one if that ends before its turn."""
     if call.hint is None:
-        return await _answer(services, session, call, files, pool)
+        return await _answer(services, session, call, files, pool, pausing)
     place = services.workspaces.place(pool.name, call.hint)
     for _ in range(workspaces.ATTEMPTS):
         await services.workspaces.ensure(place)
-        answer = await _answer(services, session, call, files, pool, place)
+        answer = await _answer(services, session, call, files, pool, pausing, place)
         if answer.reason not in workspaces.GONE:
             break
         session = names.session_name()
@@ -63,6 +88,7 @@ async def _answer(
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
+    pausing: Pausing | None,
     place: Place | None = None,
 ) -> Answer:
     settings = services.settings
@@ -72,19 +98,34 @@ async def _answer(
     status = await services.sessions.execute(
         session,
         await _request(services, session, call, inputs, pool, place),
-        lifetime=timedelta(seconds=longest + pool.ttl_seconds),
+        lifetime=timedelta(seconds=longest + pool.ttl_seconds)
+        + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
+        pause=pausing.pause if pausing else None,
+        metadata=pausing.metadata if pausing else None,
     )
+    if pausing is not None and "phase" not in status:
+        return paused(status)
+    answer = await ended(services, session, status)
+    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
+
+
+def paused(found: Json) -> Answer:
+    """The answer for a session that waits, as `Pausing.pause` tells it; for whoever can put it into words."""
+    return Answer(200, found, Reason.WAITING_FOR_TOOLS)
+
+
+async def ended(services: Services, session: str, status: Json) -> Answer:
+    """The answer for a session that has ended."""
     stored = None
     if answers.wants_stored(status):
         try:
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    answer = answers.from_status(
-        session, status, stored=stored, retry_after_seconds=settings.retry_after_seconds
+    return answers.from_status(
+        session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
     )
-    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
 
 
 async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
@@ -116,6 +157,8 @@ async def _request(
         request["inputs"] = [one.as_request() for one in inputs]
     if call.args:
         request["args"] = list(call.args)
+    if call.tools:
+        request["tools"] = list(call.tools)
     if call.timeout_seconds is not None:
         request["timeoutSeconds"] = pool.time_limit(call.timeout_seconds)
     return request

@@ -118,6 +118,69 @@ class ExecAnswer(Answered):
     artifact_truncation: Truncation | None = None
 
 
+# --- /exec/programmatic ---------------------------------------------------------------------------------
+
+
+class ToolDefinition(Shape):
+    """A tool that the client has."""
+
+    name: str = Field(min_length=1, max_length=128)
+
+
+class ToolResult(Shape):
+    """What came of a tool call."""
+
+    call_id: str = Field(pattern=r"^call_[0-9]{3,6}$")
+    result: Any = None
+    is_error: bool = False
+    error_message: str | None = None
+
+
+class ProgrammaticCall(Shape):
+    """One program that calls tools; or results for one, with continuation_token and tool_results alone."""
+
+    code: str | None = Field(default=None, min_length=1)
+    tools: list[ToolDefinition] | None = Field(default=None, min_length=1, max_length=100)
+    lang: str | None = Field(default=None, description="py or bash; default: py")
+    files: list[FileReference] | None = None
+    timeout: float | None = Field(default=None, gt=0, description="time limit in milliseconds")
+    continuation_token: str | None = None
+    tool_results: list[ToolResult] | None = Field(default=None, min_length=1, max_length=200)
+
+
+class AskedToolCall(Answered):
+    """A tool call that the program waits for."""
+
+    id: str
+    name: str
+    input: Any
+
+
+class ProgrammaticAnswer(Shape):
+    """A program that waits for tools, or has ended."""
+
+    status: Literal["tool_call_required", "completed", "error"]
+    session_id: Id
+    continuation_token: str | None = None
+    tool_calls: list[AskedToolCall] | None = None
+    error: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    files: list[OutputFile] | None = None
+
+
+class CancelCall(Shape):
+    """Which call's program is to end."""
+
+    request_id: str = Field(pattern=r"^[A-Za-z0-9_-]{16,128}$")
+
+
+class CancelAnswer(Answered):
+    """What will become of it."""
+
+    status: Literal["cancellation_requested", "already_completed"]
+
+
 # --- uploads --------------------------------------------------------------------------------------------
 
 

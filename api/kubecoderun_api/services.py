@@ -96,6 +96,8 @@ class Services:
         """Whether the process has been asked to end: not ready any more, but still serving."""
         self.unseen: set[asyncio.Task[Answer]] = set()
         """Runs that go on although their client has left."""
+        self.calls: dict[str, asyncio.Task[Answer]] = {}
+        """Calls of /exec/programmatic in progress that can be cancelled, by `toolcalls.request_label`."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:

@@ -9,14 +9,16 @@ that takes long is read now and then.
 import asyncio
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from kubecoderun_api import log
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
+from kubecoderun_api.manifests import manifest, timestamp
 from kubecoderun_api.metrics import Metrics
+from kubecoderun_api.waiters import NoResult, Pause, Waiter
 from kubecoderun_api.watching import Watch, backoff
 from kubecoderun_crds import names
 from kubecoderun_crds.reasons import TERMINAL_PHASES
@@ -34,68 +36,10 @@ _TAKE_BACK_EVENTS: Final[dict[TakeBack, tuple[str, str]]] = {
     "delete": ("session_deleted", "delete_failed"),
 }
 
-_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected"})
-"""Ends after which there certainly is no session to cancel."""
+_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected", "Taken"})
+"""Ends after which there certainly is no session to cancel, or it is somebody else's."""
 _NOT_FOUND: Final = 404
 _REJECTIONS: Final = frozenset({400, 413, 422})
-
-
-class NoResult(Exception):  # noqa: N818 - says what there is, or is not
-    """The session has no result that could be told; `name` is a key of `answers.OWN_FAULTS`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-@dataclass
-class _Waiter:
-    """Somebody who waits for one session."""
-
-    name: str
-    end: asyncio.Future[Json | NoResult] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    """The status of the finished session, or why there will be none."""
-    exists: bool = False
-    """Whether the API server has said that the session is there."""
-
-    def finish(self, status: Json) -> None:
-        if not self.end.done():
-            self.end.set_result(status)
-
-    def fail(self, name: str) -> None:
-        if not self.end.done():
-            self.end.set_result(NoResult(name))
-
-
-def manifest(
-    name: str,
-    *,
-    namespace: str,
-    front_end: str,
-    expires: datetime,
-    spec: Json,
-) -> Json:
-    """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.SESSION_KIND,
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": {
-                names.LABEL_FRONT_END: front_end,
-                names.LABEL_EXPIRES: names.expiry_bucket(expires),
-            },
-        },
-        "spec": spec,
-    }
-
-
-def timestamp(moment: datetime) -> str:
-    """An aware moment as resources have it, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Sessions:
@@ -119,7 +63,7 @@ class Sessions:
         self._front_end = front_end
         self._create_seconds = create_seconds
         self._recheck_seconds = recheck_seconds
-        self._waiters: dict[str, _Waiter] = {}
+        self._waiters: dict[str, Waiter] = {}
         self._disowned: dict[str, tuple[float, TakeBack]] = {}
         """Sessions that may appear although nobody wants them: how long that is possible, and what to do."""
         self._chores = chores
@@ -137,20 +81,50 @@ class Sessions:
 
     # --- one session ----------------------------------------------------------------------------
 
-    async def execute(self, name: str, request: Json, *, lifetime: timedelta, wait_seconds: float) -> Json:
-        """Create a session with that name and spec.request; return its status when it has ended.
+    async def execute(
+        self,
+        name: str,
+        request: Json,
+        *,
+        lifetime: timedelta,
+        wait_seconds: float,
+        pause: Pause | None = None,
+        metadata: Json | None = None,
+    ) -> Json:
+        """Create a session with that name and spec.request; return its status when it has ended, or what
+        `pause` makes of it. `metadata` is for further labels and annotations.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
         not be created for certain), the session is cancelled in the background if it exists.
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        body = self._manifest(name, {"request": request}, datetime.now(UTC) + lifetime)
-        waiter = self._waiters[name] = _Waiter(name)
+        body = self._manifest(name, {"request": request}, datetime.now(UTC) + lifetime, metadata)
+        waiter = Waiter(name, pause=pause)
+        return await self._wait(waiter, self._create(waiter, body), wait_seconds)
+
+    async def resume(self, name: str, change: Json, pause: Pause, *, wait_seconds: float) -> Json:
+        """Change a session, which another replica may have made, and from now on wait for it here; return as
+        `execute` does, and end as it does.
+
+        Raises NoResult, "Taken" if somebody else waits for it, here or in another replica.
+        """
+        if self.stopping:
+            raise NoResult("ShuttingDown")
+        if name in self._waiters:
+            raise NoResult("Taken")
+        waiter = Waiter(name, pause=pause, exists=True, ours=False)
+        labels = {**(change.get("metadata") or {}).get("labels", {}), names.LABEL_FRONT_END: self._front_end}
+        change = {**change, "metadata": {"labels": labels}}
+        return await self._wait(waiter, self._change(waiter, change), wait_seconds)
+
+    async def _wait(self, waiter: Waiter, begin: Coroutine[Any, Any, None], wait_seconds: float) -> Json:
+        name = waiter.name
+        self._waiters[name] = waiter
         settled = False
         try:
             async with asyncio.timeout(wait_seconds):
-                await self._create(waiter, body)
+                await begin
                 end = await self._end_of(waiter)
             if isinstance(end, NoResult):
                 raise end
@@ -175,7 +149,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
         body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
-        waiter = self._waiters[name] = _Waiter(name)
+        waiter = self._waiters[name] = Waiter(name)
         settled = False
         try:
             await self._create(waiter, body)
@@ -190,10 +164,46 @@ class Sessions:
             if not settled:
                 self._disown(name, waiter.exists, "delete")
 
-    def _manifest(self, name: str, spec: Json, expires: datetime) -> bytes:
+    async def _change(self, waiter: Waiter, change: Json) -> None:
+        """Patch until it is done; repeating it does no harm."""
+        deadline = time.monotonic() + self._create_seconds
+        failures = 0
+        while True:
+            try:
+                resource = await self._cluster.change_session(waiter.name, change)
+            except ClusterError as error:
+                failures += 1
+                delay = max(backoff(failures), error.retry_after or 0.0)
+                log.event(
+                    "change_failed",
+                    level=log.WARNING,
+                    session=waiter.name,
+                    status=error.status,
+                    reason=error.reason,
+                    attempt=failures,
+                )
+                if error.status == _NOT_FOUND:
+                    raise NoResult("SessionDeleted") from None
+                if error.status in _REJECTIONS:
+                    raise NoResult("Taken") from None  # another call has brought other results
+                if not error.retriable or time.monotonic() + delay >= deadline:
+                    raise NoResult("NotContinued") from None
+                await asyncio.sleep(delay)
+            else:
+                waiter.ours, waiter.since = True, _version(resource)
+                self.event("CHANGED", resource)
+                return
+
+    def waits_for(self, name: str) -> bool:
+        """Whether a call in this process waits for the session."""
+        return name in self._waiters
+
+    def _manifest(self, name: str, spec: Json, expires: datetime, metadata: Json | None = None) -> bytes:
         made = manifest(
             name, namespace=self._namespace, front_end=self._front_end, expires=expires, spec=spec
         )
+        for key, values in (metadata or {}).items():
+            made["metadata"].setdefault(key, {}).update(values)
         return json.dumps(made).encode()
 
     async def read(self, name: str) -> Json | None:
@@ -222,14 +232,14 @@ class Sessions:
                     raise NoResult("Unreadable") from None
             await asyncio.sleep(delay)
 
-    async def _end_of(self, waiter: _Waiter) -> Json | NoResult:
+    async def _end_of(self, waiter: Waiter) -> Json | NoResult:
         while True:
             done, _ = await asyncio.wait({waiter.end}, timeout=self._recheck_seconds)
             if done:
                 return waiter.end.result()
             self._chores.start(self._recheck(waiter))
 
-    async def _create(self, waiter: _Waiter, body: bytes) -> None:
+    async def _create(self, waiter: Waiter, body: bytes) -> None:
         """POST until the session exists. What the watch says counts as well as the answer of the POST."""
         started = time.monotonic()
         post = asyncio.create_task(self._post(waiter, body, started + self._create_seconds))
@@ -244,7 +254,7 @@ class Sessions:
                 post.exception()  # an answer that came another way makes a failed POST unimportant
         self._metrics.create_seconds.observe(time.monotonic() - started)
 
-    async def _post(self, waiter: _Waiter, body: bytes, deadline: float) -> None:
+    async def _post(self, waiter: Waiter, body: bytes, deadline: float) -> None:
         failures = 0
         while True:
             failure = await self._try_post(waiter.name, body)
@@ -303,8 +313,17 @@ class Sessions:
             status = resource.get("status") or {}
             if status.get("phase") in TERMINAL_PHASES:
                 waiter.finish(status)
-            elif kind == "DELETED":
+            elif kind == "DELETED" and waiter.pause is None:
                 waiter.fail("SessionDeleted")
+            elif kind == "DELETED":
+                # Gone, or taken over by another replica.
+                self._chores.start(self._recheck(waiter))
+            elif waiter.pause is not None and waiter.ours and _version(resource) >= waiter.since:
+                labels = resource["metadata"].get("labels") or {}
+                if kind == "READ" and labels.get(names.LABEL_FRONT_END) != self._front_end:
+                    waiter.fail("Taken")
+                elif (found := waiter.pause(resource)) is not None:
+                    waiter.finish(found)
         elif kind == "ADDED" and name in self._disowned:
             until, how = self._disowned.pop(name)
             if until > time.monotonic():
@@ -316,7 +335,7 @@ class Sessions:
             if not waiter.end.done():
                 self._chores.start(self._recheck(waiter))
 
-    async def _recheck(self, waiter: _Waiter) -> None:
+    async def _recheck(self, waiter: Waiter) -> None:
         failures = 0
         while self._waiters.get(waiter.name) is waiter and not waiter.end.done():
             existed = waiter.exists
@@ -377,3 +396,8 @@ class Sessions:
         self._leave_running = leave_running
         for waiter in list(self._waiters.values()):
             waiter.fail("ShuttingDown")
+
+
+def _version(resource: Json) -> int:
+    """Versions of one resource grow."""
+    return int(resource["metadata"]["resourceVersion"])

@@ -118,6 +118,14 @@ class Settings(BaseSettings):
         description="how long past the pool's waiting time plus the time limit an answer is waited for",
     )
 
+    tool_waits_seconds: int = Field(
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="how long a program may wait for tools altogether; as the operator's"
+        " KCR_ALL_TOOL_WAITS_SECONDS, or longer",
+    )
+
     # --- workspaces
     stateful: bool = Field(
         default=True,

@@ -51,6 +51,19 @@ class Store:
         await self._object(session, names.CODE_OBJECT).put(Bytes(code))
         return {"bytes": len(code), "sha256": digest}
 
+    async def put_value(self, session: str, name: str, value: bytes) -> Json:
+        """Store a tool result; returns the session's valueRef."""
+        reference = {"bytes": len(value), "sha256": await _sha256(value)}
+        await self._object(session, name).put(Bytes(value))
+        return reference
+
+    async def get_value(self, session: str, name: str, reference: Mapping[str, Any]) -> bytes:
+        """The input of a tool call that the session has a reference to."""
+        value = (await self._object(session, name).call("GET")).content
+        if len(value) != reference["bytes"] or await _sha256(value) != reference["sha256"]:
+            raise StoreError("a stored value is not the one that was promised")
+        return value
+
     async def get_result(self, session: str) -> Json:
         """The full result the sidecar has kept."""
         raw = (await self._object(session, names.RESULT_OBJECT).call("GET")).content

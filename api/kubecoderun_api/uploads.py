@@ -15,9 +15,10 @@ from kubecoderun_api.arrivals import MAX_BATCH_FILES, Arrivals, Arrived, Batch
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import MAX_FILE_PARTS, Form, FormError
 from kubecoderun_api.metrics import Metrics
-from kubecoderun_api.sessions import NoResult, Sessions
+from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_crds.reasons import Mode
 
 Json = dict[str, Any]

@@ -71,6 +71,8 @@ class ExecRequest:
     args: tuple[str, ...]
     timeout_seconds: int | None
     """Time limit that the client asked for, whole seconds, at least 1; None: the pool's default."""
+    tools: tuple[str, ...] = ()
+    """Tools that the program may call."""
 
     hint: str | None = None
     """runtime_session_hint: which runs find each other's files; None: the run stands alone."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 from kubecoderun_api import log, wire
 from kubecoderun_api.cluster import Cluster, ClusterError
 from kubecoderun_api.profiles import Profile
-from kubecoderun_api.sessions import NoResult
+from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watching import backoff
 from kubecoderun_crds import names
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Mode, Reason

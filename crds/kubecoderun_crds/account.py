@@ -1,10 +1,10 @@
-"""What a status says of how a session went: in which pod, when, and what it used."""
+"""The pod of a session, as its status names it."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from kubecoderun_crds.fields import BigCount, Model, ResourceName, Timestamp
+from kubecoderun_crds.fields import Model, ResourceName
 
 
 class SessionPod(Model):
@@ -18,33 +18,3 @@ class SessionPod(Model):
     """Its address."""
     node: ResourceName | None = None
     """Its node."""
-
-
-class Timings(Model):
-    """When each step was done. A step that did not happen has no time."""
-
-    queued: Timestamp | None = None
-    """The operator saw the session."""
-    prepared: Timestamp | None = None
-    """The pod had the program and its input."""
-    patched: Timestamp | None = None
-    """The API server had noted whose pod it is."""
-    started: Timestamp | None = None
-    """The program started."""
-    finished: Timestamp | None = None
-    """The program ended."""
-    stored: Timestamp | None = None
-    """The full result was in the object store."""
-    completed: Timestamp | None = None
-    """The operator knew the answer; every ended session has it."""
-
-
-class Usage(Model):
-    """What the program used, its child processes included."""
-
-    cpu_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Processor time in seconds."""
-    max_rss_bytes: BigCount | None = None
-    """Largest resident memory of one process, in bytes."""
-    wall_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Time from start to end in seconds."""

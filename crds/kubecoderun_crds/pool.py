@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from kubecoderun_crds import names
+from kubecoderun_crds.egress import EgressRule
 from kubecoderun_crds.fields import (
     ATOMIC_LIST,
     ATOMIC_MAP,
@@ -267,6 +268,10 @@ class PoolSpec(Model):
                 "self.sessionDefaults.timeoutSeconds <= self.limits.maxTimeoutSeconds",
                 "sessionDefaults.timeoutSeconds must not be larger than limits.maxTimeoutSeconds",
             ),
+            rule(
+                "self.network == 'Restricted' || size(self.?egress.orValue([])) == 0",
+                "egress is for network Restricted only",
+            ),
         )
     )
 
@@ -286,9 +291,14 @@ class PoolSpec(Model):
     """Bounds that no session of the pool can exceed."""
     workspaces: PoolWorkspaces = PoolWorkspaces()
     """What the pool offers to sessions of mode Workspace."""
-    network: Literal["None", "Unmanaged"] = "None"
-    """None: programs cannot open any network connection. Unmanaged: KubeCodeRun does nothing about it,
-    and what programs can reach is up to the cluster."""
+    network: Literal["None", "Restricted", "Unmanaged"] = "None"
+    """None: programs cannot open any network connection. Restricted: they have localhost, the cluster's DNS
+    and what egress lists, in a cluster that enforces network policies. Unmanaged: KubeCodeRun does nothing
+    about it, and what programs can reach is up to the cluster."""
+    egress: Annotated[list[EgressRule], Field(max_length=16, json_schema_extra=ATOMIC_LIST)] = Field(
+        default_factory=list
+    )
+    """What programs may reach with network Restricted."""
     pod: PodSettings = PodSettings()
     """Settings of the pods."""
 

@@ -44,10 +44,12 @@ class Reason(StrEnum):
 
     WAITING_FOR_POD = "WaitingForPod"
     WAITING_FOR_TURN = "WaitingForTurn"
+    WAITING_FOR_TOOLS = "WaitingForTools"
     SUCCEEDED = "Succeeded"
     NON_ZERO_EXIT = "NonZeroExit"
     SIGNALLED = "Signalled"
     TIME_LIMIT = "TimeLimit"
+    TOOL_WAIT_EXPIRED = "ToolWaitExpired"
     OOM_KILLED = "OOMKilled"
     OUTPUT_LIMIT = "OutputLimit"
     DISK_FULL = "DiskFull"
@@ -91,6 +93,7 @@ class PoolReason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     PODS_FAILING = "PodsFailing"
+    NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
     AT_MAX_PODS = "AtMaxPods"
     NOTHING_WAITING = "NothingWaiting"
 
@@ -100,7 +103,9 @@ TERMINAL_PHASES: Final = frozenset(
 )
 """A session in one of these never changes its phase, reason, result or files again."""
 
-NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TURN})
+NON_TERMINAL_REASONS: Final = frozenset(
+    {Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TURN, Reason.WAITING_FOR_TOOLS}
+)
 """Reasons of a session that has not ended."""
 
 
@@ -114,6 +119,7 @@ def phase_of(reason: Reason) -> Phase:
 _PHASE_OF: Final = {
     Reason.SUCCEEDED: Phase.SUCCEEDED,
     Reason.TIME_LIMIT: Phase.TIMED_OUT,
+    Reason.TOOL_WAIT_EXPIRED: Phase.TIMED_OUT,
     Reason.CANCELLED: Phase.CANCELLED,
     Reason.FILES_HELD: Phase.HELD,
     Reason.IDLE_TIMEOUT: Phase.TIMED_OUT,
@@ -141,10 +147,12 @@ PHASE_MEANINGS: Final[dict[Phase, str]] = {
 REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_POD: "no pod of the pool is free yet",
     Reason.WAITING_FOR_TURN: "another run is in progress in the workspace, or comes first",
+    Reason.WAITING_FOR_TOOLS: "the program waits for results of its tool calls",
     Reason.SUCCEEDED: "exit code 0",
     Reason.NON_ZERO_EXIT: "the program ended with another exit code",
     Reason.SIGNALLED: "the program was ended by a signal that was not ours",
     Reason.TIME_LIMIT: "the program ran longer than its time limit and was killed",
+    Reason.TOOL_WAIT_EXPIRED: "the results of tool calls did not come in time, and the program was killed",
     Reason.OOM_KILLED: "the program needed more memory than the pod may use",
     Reason.OUTPUT_LIMIT: "the program printed more than the pool's limits.maxPrintedBytes and was killed",
     Reason.DISK_FULL: "the program failed because the scratch space was full",
@@ -187,6 +195,7 @@ POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {
     PoolReason.UNSCHEDULABLE: "no node has room for the pods, or none fits their constraints",
     PoolReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
     PoolReason.PODS_FAILING: "pods start but fail or never become ready",
+    PoolReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
     PoolReason.AT_MAX_PODS: "maxPods pods exist already",
     PoolReason.NOTHING_WAITING: "no session waits for a pod",
 }
@@ -197,6 +206,7 @@ _BLOCKED: Final = (
     PoolReason.UNSCHEDULABLE,
     PoolReason.QUOTA_EXCEEDED,
     PoolReason.PODS_FAILING,
+    PoolReason.NETWORK_POLICY_FAILED,
 )
 
 POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ...]]]] = {

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from kubecoderun_crds import names
-from kubecoderun_crds.account import SessionPod, Timings, Usage
+from kubecoderun_crds.account import SessionPod
 from kubecoderun_crds.fields import (
     ATOMIC_LIST,
     SET_LIST,
@@ -32,7 +32,7 @@ from kubecoderun_crds.fields import (
 )
 from kubecoderun_crds.files import FileId, HeldFile, InputReference, OutputFile, SkippedFile
 from kubecoderun_crds.pool import MAX_FILES, MAX_TIMEOUT_SECONDS
-from kubecoderun_crds.printable import PLAIN_PATTERN, PRINTABLE_PATTERN, is_plain
+from kubecoderun_crds.printable import PLAIN_PATTERN, is_plain
 from kubecoderun_crds.reasons import (
     MODE_MEANINGS,
     NON_TERMINAL_REASONS,
@@ -45,6 +45,17 @@ from kubecoderun_crds.reasons import (
     StartType,
     phase_of,
 )
+from kubecoderun_crds.result import Result, Timings, Usage
+from kubecoderun_crds.toolcalls import (
+    CALL_ID_PATTERN,
+    INLINE_RESULTS_CHARACTERS,
+    MAX_CALLS,
+    MAX_TOOLS,
+    TOOL_LANGUAGES,
+    ToolCall,
+    ToolName,
+    ToolResult,
+)
 from kubecoderun_crds.workspaces import WorkspaceReference, WorkspaceRequest, WorkspaceRun, WorkspaceStatus
 
 INLINE_CODE_BYTES: Final = 16_384
@@ -56,17 +67,6 @@ MAX_ARGS: Final = 64
 MAX_ENV: Final = 64
 MAX_ARGS_LENGTH: Final = 32_768
 """Characters of all arguments together; as many for all values of env."""
-INLINE_OUTPUT_BYTES: Final = 16_384
-"""Kept output of a stream up to this size stands in the status; more is a preview there, all in the store."""
-
-_MARKER_BYTES: Final = 256
-_OUTPUT_LENGTH: Final = INLINE_OUTPUT_BYTES + _MARKER_BYTES
-_OUTPUT_BASE64_LENGTH: Final = (_OUTPUT_LENGTH + 2) // 3 * 4
-_BASE64_PATTERN: Final = r"^[A-Za-z0-9+/]*={0,2}$"
-
-OutputText = Annotated[str, Field(max_length=_OUTPUT_LENGTH, pattern=PRINTABLE_PATTERN)]
-OutputBase64 = Annotated[str, Field(max_length=_OUTPUT_BASE64_LENGTH, pattern=_BASE64_PATTERN)]
-
 MAX_SKIPPED_FILES: Final = 20
 """Most files that a status names although they were not kept."""
 
@@ -81,6 +81,7 @@ _ONLY_OF_RUNS: Final = (
     "stdin",
     "env",
     "timeoutSeconds",
+    "tools",
 )
 
 
@@ -170,6 +171,10 @@ class Request(Model):
                 f"!has(self.env) || self.env.map(entry, size(entry.value)).sum() <= {MAX_ARGS_LENGTH}",
                 f"values of env must not have more than {MAX_ARGS_LENGTH} characters together",
             ),
+            rule(
+                f"!has(self.tools) || !has(self.language) || self.language in {cel_list(TOOL_LANGUAGES)}",
+                f"only programs in {' and '.join(TOOL_LANGUAGES)} can have tools",
+            ),
         )
     )
 
@@ -207,6 +212,12 @@ class Request(Model):
         list[InputReference], Field(max_length=MAX_FILES, json_schema_extra=map_list("path"))
     ] = Field(default_factory=list)
     """Files of other sessions that stand in the working directory /mnt/data before the program starts."""
+    tools: (
+        Annotated[list[ToolName], Field(min_length=1, max_length=MAX_TOOLS, json_schema_extra=SET_LIST)]
+        | None
+    ) = None
+    """Tools that the program can call. Each call stands in status.toolCalls, and waits until its result
+    stands in spec.toolResults."""
     files: (
         Annotated[list[HeldFile], Field(min_length=1, max_length=MAX_FILES, json_schema_extra=map_list("id"))]
         | None
@@ -242,6 +253,27 @@ class SessionSpec(Model):
                 "removedFiles must only grow: a removed file does not come back",
                 "FieldValueForbidden",
             ),
+            rule(
+                "!has(self.toolResults) || has(self.request.tools)",
+                "only a session with request.tools can have toolResults",
+            ),
+            rule(
+                "!has(oldSelf.toolResults) || has(self.toolResults) "
+                "&& oldSelf.toolResults.all(id, id in self.toolResults)",
+                "toolResults must only grow: a result cannot be taken back",
+                "FieldValueForbidden",
+            ),
+            rule(
+                f"!has(self.toolResults) || self.toolResults.all(id, id.matches('{CALL_ID_PATTERN}'))",
+                "toolResults must have ids of calls, as in status.toolCalls",
+            ),
+            rule(
+                "!has(self.toolResults) || self.toolResults.map(id, "
+                "size(self.toolResults[id].?value.orValue(''))).sum() "
+                f"<= {INLINE_RESULTS_CHARACTERS}",
+                f"values of toolResults must not have more than {INLINE_RESULTS_CHARACTERS} characters "
+                "together: use valueRef",
+            ),
         )
     )
 
@@ -256,46 +288,8 @@ class SessionSpec(Model):
         default_factory=list
     )
     """Ids of files of this session that do not exist any more for anybody; can only grow."""
-
-
-class Result(Model):
-    """What the program left."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.stdout) || !has(self.stdoutBase64)",
-                "there must not be both stdout and stdoutBase64",
-            ),
-            rule(
-                "!has(self.stderr) || !has(self.stderrBase64)",
-                "there must not be both stderr and stderrBase64",
-            ),
-        )
-    )
-
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
-    """Exit code; none if a signal ended the program."""
-    signal: Annotated[str, Field(max_length=16, pattern=r"^SIG[A-Z0-9+-]+$")] | None = None
-    """Name of the signal that ended the program."""
-    stdout: OutputText | None = None
-    """Standard output, or its beginning."""
-    stdout_base64: OutputBase64 | None = None
-    """Standard output with characters that are not safe to print, as base64."""
-    stdout_bytes: BigCount | None = None
-    """How much the program wrote to standard output."""
-    stdout_truncated: bool | None = None
-    """Whether stdout here is less than the program wrote."""
-    stderr: OutputText | None = None
-    """Standard error, or its beginning and end."""
-    stderr_base64: OutputBase64 | None = None
-    """Standard error with characters that are not safe to print, as base64."""
-    stderr_bytes: BigCount | None = None
-    """How much the program wrote to standard error."""
-    stderr_truncated: bool | None = None
-    """Whether stderr here is less than the program wrote."""
-    stored: bool | None = None
-    """Whether the object store has this result with all of the kept output, as result.json."""
+    tool_results: Annotated[dict[str, ToolResult], Field(max_length=MAX_CALLS)] | None = None
+    """What came of the program's tool calls, by the id of the call; can only grow, and each is final."""
 
 
 def _reasons_go_with_phases() -> str:
@@ -376,6 +370,9 @@ class SessionStatus(Model):
     """How a session of mode Workspace is used."""
     workspace_run: WorkspaceRun | None = None
     """Where a run with a workspaceRef stands in its workspace."""
+    tool_calls: Annotated[dict[str, ToolCall], Field(max_length=MAX_CALLS)] | None = None
+    """Tool calls that the program has made, by id. It waits for those
+    that have nothing in spec.toolResults."""
     conditions: Annotated[list[Condition], Field(max_length=4, json_schema_extra=map_list("type"))] = Field(
         default_factory=list
     )

@@ -8,7 +8,7 @@ run nothing.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,6 +22,7 @@ from kubecoderun_operator.orders import Order
 from kubecoderun_operator.outcomes import Outcome, timestamp
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
 from kubecoderun_operator.tools import Tools
+from kubecoderun_sidecar.protocol import PrepareRequest
 
 _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5
@@ -87,7 +88,7 @@ class Binder:
     async def prepare(self, pod: Member, order: Order) -> Binding:
         """The sidecar's half: code and input are delivered. Raises EndedError if the request is at fault."""
         seconds = self._tools.settings.sidecar_fetch_seconds * _STORE_ATTEMPTS
-        request = grants.delivery(self._tools.storage, order, seconds)
+        request = self._with_tool_waits(grants.delivery(self._tools.storage, order, seconds))
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
                 await self._tools.sidecars.prepare(pod, request, order.owner)
@@ -104,6 +105,17 @@ class Binder:
             else:
                 return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
         raise AssertionError("the last attempt returns")
+
+    def _with_tool_waits(self, request: PrepareRequest) -> PrepareRequest:
+        if not request.tools:
+            return request
+        settings = self._tools.settings
+        limits = replace(
+            request.limits,
+            tool_wait_seconds=settings.tool_wait_seconds,
+            all_tool_waits_seconds=settings.all_tool_waits_seconds,
+        )
+        return replace(request, limits=limits)
 
     async def _fetches_still(self, pod: Member, order: Order) -> bool:
         """Whether the sidecar is at work for this session although it did not answer in time. Another pod

@@ -30,6 +30,7 @@ _LONGEST_PAUSE: Final = 2.0
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
 _JSON: Final = "application/json"
+_APPLY: Final = "application/apply-patch+yaml"
 _FIELD_MANAGER: Final = {"fieldManager": names.OPERATOR_FIELD_MANAGER}
 _METHODS: Final = {
     "get": "GET",
@@ -222,6 +223,32 @@ class Cluster:
             if error.status != 404 and (error.status != 409 or version is not None):
                 raise
 
+    # --- network policies -------------------------------------------------------------------------
+
+    async def network_policy(self, namespace: str, name: str) -> JsonObject:
+        """One NetworkPolicy. ApiError 404 if there is none."""
+        return await self._send(_Call("get", "networkpolicies", _policies(namespace, name)))
+
+    def network_policies(self, namespace: str) -> AsyncIterator[JsonObject]:
+        """All NetworkPolicies of pools."""
+        call = _Call("list", "networkpolicies", _policies(namespace))
+        return self._list(call, {"labelSelector": names.LABEL_POOL_UID})
+
+    async def apply_network_policy(self, body: JsonObject) -> JsonObject:
+        """Make a NetworkPolicy, or change it, so that it says this."""
+        meta = body["metadata"]
+        path = _policies(meta["namespace"], meta["name"])
+        query = {**_FIELD_MANAGER, "force": "true"}
+        call = _Call("patch", "networkpolicies", path, query, body, _APPLY, outright=True)
+        return await self._send(call, write=True)
+
+    async def delete_network_policy(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the NetworkPolicy with this uid. ApiError 404 or 409 if there is none."""
+        body = {"preconditions": {"uid": uid}}
+        await self._send(
+            _Call("delete", "networkpolicies", _policies(namespace, name), body=body), write=True
+        )
+
     # --- lease ------------------------------------------------------------------------------------
 
     async def lease(self, namespace: str, name: str) -> JsonObject:
@@ -336,6 +363,11 @@ def _ours(namespace: str, plural: str, name: str = "") -> str:
 
 def _pods(namespace: str, name: str = "") -> str:
     return f"/api/v1/namespaces/{namespace}/pods" + (f"/{name}" if name else "")
+
+
+def _policies(namespace: str, name: str = "") -> str:
+    path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+    return path + (f"/{name}" if name else "")
 
 
 def _leases(namespace: str, name: str = "") -> str:

@@ -99,8 +99,17 @@ def urgent(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 _BLOCKS: Final = frozenset(
-    {PoolReason.TEMPLATE_REJECTED, PoolReason.QUOTA_EXCEEDED, *_TROUBLE_REASONS.values()}
+    {
+        PoolReason.TEMPLATE_REJECTED,
+        PoolReason.QUOTA_EXCEEDED,
+        PoolReason.NETWORK_POLICY_FAILED,
+        *_TROUBLE_REASONS.values(),
+    }
 )
+
+
+_CERTAIN: Final = frozenset({PoolReason.QUOTA_EXCEEDED, PoolReason.NETWORK_POLICY_FAILED})
+"""What the API server has said itself; what pods look like comes after that."""
 
 
 def _template_accepted(facts: Facts) -> _Finding:
@@ -151,7 +160,7 @@ def _block(facts: Facts) -> Setback | None:
     """What keeps the pool from getting pods, the gravest first."""
     if facts.verdict.accepted is False:
         return Setback(PoolReason.TEMPLATE_REJECTED, facts.verdict.message)
-    if facts.setback is not None and facts.setback.reason is PoolReason.QUOTA_EXCEEDED:
+    if facts.setback is not None and facts.setback.reason in _CERTAIN:
         return facts.setback
     troubled: dict[Trouble, Member] = {}
     for member in facts.counts.free:

@@ -4,9 +4,10 @@ after it."""
 from typing import Final
 
 from kubecoderun_crds.pool import PoolLimits
+from kubecoderun_crds.toolcalls import MAX_CALLS, call_id, input_object
 from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.storage import Storage
-from kubecoderun_sidecar.protocol import PrepareRequest, ResultTarget, StartRequest
+from kubecoderun_sidecar.protocol import FileSlot, PrepareRequest, ResultTarget, StartRequest
 
 _SLACK_SECONDS: Final = 30.0
 """For what happens between signing and use: connections, clocks that differ."""
@@ -51,4 +52,14 @@ def collection(
             file_bytes=limits.max_file_bytes,
             seconds=life,
         )
-    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs, run)
+    calls = _call_slots(storage, session, life)
+    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs, calls, run)
+
+
+def _call_slots(storage: Storage, session: Session, seconds: float) -> tuple[FileSlot, ...]:
+    """Where the sidecar puts long inputs of calls; nowhere without tools."""
+    if not session.has_tools:
+        return ()
+    ids = [call_id(number) for number in range(1, MAX_CALLS + 1)]
+    urls = storage.put_urls(session.namespace, session.name, list(map(input_object, ids)), seconds)
+    return tuple(map(FileSlot, ids, urls))

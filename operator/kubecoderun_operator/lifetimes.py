@@ -48,7 +48,7 @@ def may_have_objects(session: Session) -> bool:
     """
     if session.mode == Mode.WORKSPACE:
         return False
-    if not session.terminal or has_files(session) or session.request.get("codeRef"):
+    if not session.terminal or has_files(session) or session.request.get("codeRef") or session.has_tools:
         return True
     result = session.status.get("result") or {}
     reported = "stdoutBytes" in result

@@ -10,6 +10,7 @@ from kubecoderun_crds.files import InputReference
 from kubecoderun_crds.pool import PoolLimits, PoolSpec
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Mode, Reason
 from kubecoderun_crds.session import Request, SessionSpec
+from kubecoderun_crds.toolcalls import clash, identifier
 from kubecoderun_operator.inputs import Input, conflict
 from kubecoderun_operator.members import seconds, version_of
 from kubecoderun_sidecar.protocol import (
@@ -19,6 +20,7 @@ from kubecoderun_sidecar.protocol import (
     PrepareRequest,
     SessionRef,
     StoredCode,
+    Tool,
 )
 
 
@@ -52,6 +54,11 @@ class Session:
         """spec.request as it stands in the resource."""
         request: Mapping[str, Any] = self.spec.get("request") or {}
         return request
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether its program may wait for results of tool calls."""
+        return bool(self.request.get("tools"))
 
     def inputs(self) -> dict[str, Mapping[str, Any]]:
         """What the request says of each input, by path."""
@@ -109,6 +116,8 @@ class Order:
     tenant: str | None = None
     owner: str = ""
     """UID of the workspace that owns the pod; empty if the session does so itself."""
+    tools: tuple[Tool, ...] = ()
+    """Tools that the program may call."""
 
     @property
     def stored(self) -> bool:
@@ -143,7 +152,7 @@ class Order:
             self.limits.max_printed_bytes,
         )
         return PrepareRequest(
-            self.session, self.language, code, self.args, self.stdin, self.env, inputs, limits
+            self.session, self.language, code, self.args, self.stdin, self.env, inputs, limits, self.tools
         )
 
 
@@ -184,6 +193,7 @@ def order(seen: Session, pool: PoolSpec) -> Order | Refusal:
         limits=pool.limits,
         references=tuple(request.inputs),
         tenant=request.tenant,
+        tools=tuple(Tool(name, identifier(name, request.language)) for name in request.tools or ()),
     )
 
 
@@ -196,4 +206,6 @@ def _refusal(seen: Session, request: Request, pool: PoolSpec) -> Refusal | None:
             Reason.LANGUAGE_NOT_IN_POOL, f"the pool {seen.pool} offers {offered}, not {request.language}"
         )
     wrong = conflict([reference.path for reference in request.inputs])
+    if not wrong and request.tools and request.language is not None:
+        wrong = clash(request.tools, request.language)
     return Refusal(Reason.INVALID_REQUEST, wrong) if wrong else None

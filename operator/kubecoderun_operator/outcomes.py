@@ -11,7 +11,7 @@ from kubecoderun_crds.fields import MESSAGE_MAX_LENGTH
 from kubecoderun_crds.names import ConditionStatus, SessionCondition
 from kubecoderun_crds.printable import is_printable, printable
 from kubecoderun_crds.reasons import REASON_MEANINGS, Phase, Reason, StartType, phase_of
-from kubecoderun_crds.session import INLINE_OUTPUT_BYTES
+from kubecoderun_crds.result import INLINE_OUTPUT_BYTES
 from kubecoderun_operator.members import OOM_KILLED, Member
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outputs import FileReport
@@ -221,6 +221,10 @@ class Record:
     """How a workspace is used."""
     workspace_run: Mapping[str, Any] | None = None
     """Where a run stands in its workspace."""
+    tool_calls: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Calls that the program has made, in the form of the status."""
+    answered: frozenset[str] = frozenset()
+    """Those of them whose results stand in the spec."""
 
     @classmethod
     def of(cls, session: Session, epoch: int) -> "Record":
@@ -236,6 +240,7 @@ class Record:
             timings=dict(status.get("timings") or {}),
             workspace=status.get("workspace"),
             workspace_run=status.get("workspaceRun"),
+            tool_calls=dict(status.get("toolCalls") or {}),
         )
 
     def name_pod(self, pod: Member) -> None:
@@ -248,8 +253,11 @@ class Record:
         return self._status(Phase.QUEUED, reason, REASON_MEANINGS[reason])
 
     def running(self) -> dict[str, Any]:
-        """Status of a session whose program has been running for a while."""
-        return self._status(Phase.RUNNING, None, "")
+        """Status of a session whose program has been running for a while, or waits for tools."""
+        if self.answered.issuperset(self.tool_calls):
+            return self._status(Phase.RUNNING, None, "")
+        reason = Reason.WAITING_FOR_TOOLS
+        return self._status(Phase.RUNNING, reason, REASON_MEANINGS[reason])
 
     def active(self) -> dict[str, Any]:
         """Status of a workspace that has its pod."""
@@ -260,6 +268,7 @@ class Record:
         moment = timestamp(now)
         timings = {**self.timings, **outcome.timings, "completed": moment}
         message = printable(outcome.message or REASON_MEANINGS[outcome.reason], MESSAGE_MAX_LENGTH)
+        self.answered = frozenset(self.tool_calls)
         made = self._status(phase_of(outcome.reason), outcome.reason, message)
         made["timings"] = timings
         if outcome.result is not None:
@@ -300,4 +309,9 @@ class Record:
             made["workspace"] = dict(self.workspace)
         if self.workspace_run is not None:
             made["workspaceRun"] = dict(self.workspace_run)
+        if self.tool_calls:
+            made["toolCalls"] = {
+                id: {"name": call["name"]} if id in self.answered else dict(call)
+                for id, call in self.tool_calls.items()
+            }
         return made

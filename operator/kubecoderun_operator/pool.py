@@ -18,6 +18,7 @@ from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadi
 from kubecoderun_operator.conditions import Facts, Setback, Verdict
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member
+from kubecoderun_operator.networks import PolicyKeeper
 from kubecoderun_operator.report import StatusReport
 from kubecoderun_operator.sizing import Brake, Expectations, Target
 from kubecoderun_operator.tools import Tools
@@ -42,6 +43,7 @@ class PoolKeeper:
         self._tools = tools
         self._room = WaitingRoom(self.allocator, self.poke)
         self._expected = Expectations(tools.settings.create_expectation_seconds)
+        self.policy = PolicyKeeper(self.namespace, self.name, self.uid, tools.cluster)
         self._brake = Brake(tools.settings.backoff_first_seconds, tools.settings.backoff_longest_seconds)
         self._verdict = Verdict()
         self._setback: Setback | None = None
@@ -189,6 +191,7 @@ class PoolKeeper:
     async def _look(self) -> None:
         if not self._verdict.accepted:
             await self._check_template()
+        unsettled = await self._settle_policy()
         now = time.time()
         late = self._expected.expire(now)
         if late:
@@ -201,10 +204,22 @@ class PoolKeeper:
             if self.allocator.retire(victim.uid):
                 cause = "unusable" if self._has_failed(victim) else "surplus"
                 self._tools.remover.remove(victim, cause, retire=True)
-        if plan.create and self._verdict.accepted:
+        if plan.create and self._verdict.accepted and unsettled is None:
             await self._create(plan.create)
         due = await self._report.write(self._facts())
-        self._set_alarm([plan.again_at, None if due is None else time.time() + due])
+        self._set_alarm([plan.again_at, unsettled, None if due is None else time.time() + due])
+
+    async def _settle_policy(self) -> float | None:
+        """Bring the pool's NetworkPolicy up to date, before any pod is made that needs it. Returns when to
+        try again if that has failed."""
+        cause = await self.policy.settle(self.spec)
+        failed = self._setback is not None and self._setback.reason is PoolReason.NETWORK_POLICY_FAILED
+        if cause:
+            self._setback = Setback(PoolReason.NETWORK_POLICY_FAILED, cause)
+            return time.time() + _FAULT_PAUSE
+        if failed:
+            self._setback = None
+        return None
 
     def _target(self) -> Target:
         strategy = self.spec.update_strategy

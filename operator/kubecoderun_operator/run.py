@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
@@ -23,6 +24,7 @@ from kubecoderun_operator.recovery import Carrier, Step
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
 from kubecoderun_operator.stopwatch import Stopwatch
+from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.waiting import CancelRequestedError, PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
@@ -39,14 +41,7 @@ class Run:
     """Carries one session out. The desk calls the methods that tell of events, and awaits `execute` in a
     task."""
 
-    def __init__(
-        self,
-        session: Session,
-        tools: Tools,
-        registry: Registry,
-        *,
-        fresh: bool,
-    ) -> None:
+    def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
         """fresh: nobody can have worked on the session before."""
         self.session = session
         self._clock = Stopwatch()
@@ -57,6 +52,7 @@ class Run:
         self._registry = registry
         self._record = Record.of(session, tools.epoch())
         self._answer = Answer(session, self._record, tools.cluster)
+        self._calls = ToolCalls(session, self._record, self._answer, tools)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
         self._held: HeldPod | None = None
@@ -85,6 +81,7 @@ class Run:
         asked_before = self.session.cancel
         self.session = session
         self._record.generation = max(self._record.generation, session.generation)
+        self._calls.seen(session)
         if not session.cancel or asked_before:
             return
         if self._waiter is not None and not self._waiter.done():
@@ -306,6 +303,7 @@ class Run:
         try:
             return await self._follow(held)
         finally:
+            self._calls.close()
             self._clock.mark("running")
 
     async def _follow(self, held: HeldPod) -> Outcome:
@@ -316,7 +314,11 @@ class Run:
                     await asyncio.sleep(_PAUSES[min(self._broken, len(_PAUSES) - 1)])
                     # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
-                        held.pod, self._owner, self._start_request(), self._program_started
+                        held.pod,
+                        self._owner,
+                        self._start_request(),
+                        self._program_started,
+                        partial(self._calls.told, held.pod),
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:
@@ -351,7 +353,7 @@ class Run:
             self._tools.storage,
             self.session,
             self._order.limits if self._order is not None else limits,
-            self._limit_seconds() + settings.collect_seconds,
+            settings.longest_run_seconds(self._limit_seconds(), tools=self.session.has_tools),
             settings.stored_after_seconds,
             self._run_uid,
         )
@@ -389,15 +391,16 @@ class Run:
         control plane at work while the program runs."""
         if self.answered or self._held is None:
             return
-        if not self._named and self._started:
+        if not self._named and self._started and not self._record.tool_calls:
             running = self._answer.progress(self._record.running())
             self._tools.background.spawn(running, f"running {self.session.name}")
         self._tools.background.spawn(self._mark_pod(self._held), f"mark {self._held.pod.name}")
 
     async def _mark_pod(self, held: HeldPod) -> None:
-        deadline = float(self._tools.settings.longest_run_seconds(self._limit_seconds()))
+        settings = self._tools.settings
+        deadline = float(settings.longest_run_seconds(self._limit_seconds(), tools=self.session.has_tools))
         if self._order is not None and self._order.fetches:
-            deadline += longest_fetch_seconds(self._tools.settings.sidecar_fetch_seconds)
+            deadline += longest_fetch_seconds(settings.sidecar_fetch_seconds)
         await held.mark(self.session, deadline)
 
     async def _cancel(self, pod: Member) -> None:

@@ -3,6 +3,7 @@
 `docs/operator-settings.md` lists them for people; a test compares the two.
 """
 
+import math
 import os
 import socket
 from pathlib import Path
@@ -111,6 +112,10 @@ class Settings(BaseSettings):
     """The result of a run that takes longer is put into the object store before the answer."""
     pods_tried: int = Field(default=5, ge=1)
     """Pods that may turn out unusable for one session before it ends with OperatorError."""
+    tool_wait_seconds: Seconds = 600.0
+    """How long a program may wait for the next result of its tool calls; then it is ended."""
+    all_tool_waits_seconds: Seconds = 3600.0
+    """How long a program may wait for tools altogether; that does not count for its time limit."""
     collect_seconds: int = Field(default=120, ge=10)
     """How long storing the files of a run may take after its end."""
     ttl_seconds: int = Field(default=600, ge=0)
@@ -201,9 +206,11 @@ class Settings(BaseSettings):
         """Who this process is in the election."""
         return self.pod_uid or f"{socket.gethostname()}-{os.getpid()}"
 
-    def longest_run_seconds(self, limit_seconds: int) -> int:
-        """From the start of a program with that time limit to the moment when its pod must be done."""
-        return limit_seconds + self.collect_seconds + self.pod_deadline_margin_seconds
+    def longest_run_seconds(self, limit_seconds: int, *, tools: bool = False) -> int:
+        """From the start of a program with that time limit to the moment when its pod must be done. tools: it
+        may wait for tools."""
+        waits = math.ceil(self.all_tool_waits_seconds) if tools else 0
+        return limit_seconds + waits + self.collect_seconds + self.pod_deadline_margin_seconds
 
     def pod_defaults(self, public_key: str) -> PodDefaults:
         """What all pods have in common. public_key: of the key that signs the operator's requests."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -13,15 +13,18 @@ from kubecoderun_operator import metrics
 from kubecoderun_operator.members import Member
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
+    Called,
     CancelRequest,
     Finished,
     PrepareRequest,
     ProtocolError,
     Refusal,
+    ResultsRequest,
     RunResult,
     Started,
     StartRequest,
     StateAnswer,
+    ToolCall,
 )
 
 _IDLE_SECONDS: Final = 3600
@@ -126,16 +129,28 @@ class Sidecars:
         """End the run; its stream ends with reason Cancelled. run: which one is meant, in a workspace."""
         await self._ask("POST", protocol.PATH_CANCEL, pod, owner, CancelRequest(run).to_json())
 
+    async def results(self, pod: Member, owner: str, request: ResultsRequest) -> None:
+        """Bring results of tool calls. Repeating it does no harm."""
+        await self._ask(
+            "POST", protocol.PATH_RESULTS, pod, owner, request.to_json(), seconds=self._limits.fetch
+        )
+
     async def retire(self, pod: Member) -> None:
         """Take the pod out of service for ever; refused with 409 if a session has it."""
         await self._ask("POST", protocol.PATH_RETIRE, pod, pod.uid, b"{}")
 
     async def start(
-        self, pod: Member, owner: str, request: StartRequest, started: Callable[[str], None]
+        self,
+        pod: Member,
+        owner: str,
+        request: StartRequest,
+        started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None] = lambda _: None,
     ) -> RunResult:
         """Start the prepared program, or attach to its run, and stay until it has ended.
 
-        started is called with the time at which the program started. SidecarUnreachableError if the
+        started is called with the time at which the program started, called with tool calls that wait for
+        their results: at first all there are, then new ones. SidecarUnreachableError if the
         connection breaks or stays silent; then repeat the call.
         """
         body = request.to_json()
@@ -152,18 +167,25 @@ class Sidecars:
                         await self._refuse(response, attempt)
                         continue
                     metrics.SIDECAR_REQUESTS.labels("start", "200").inc()
-                    return await self._follow(response, started)
+                    return await self._follow(response, started, called)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 # ValueError: a line over the limit, or (ProtocolError) one that is not an event.
                 metrics.SIDECAR_REQUESTS.labels("start", "0").inc()
                 raise SidecarUnreachableError(f"start: {type(error).__name__}") from None
         raise SidecarUnreachableError("start: the epoch was refused twice")
 
-    async def _follow(self, response: aiohttp.ClientResponse, started: Callable[[str], None]) -> RunResult:
+    async def _follow(
+        self,
+        response: aiohttp.ClientResponse,
+        started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None],
+    ) -> RunResult:
         async for line in response.content:
             event = protocol.parse_event(line)
             if isinstance(event, Started):
                 started(event.at)
+            elif isinstance(event, Called):
+                called(event.calls)
             elif isinstance(event, Finished):
                 return event.result
         raise ProtocolError("the stream ended without a result")

@@ -78,6 +78,17 @@ class Storage:
         """GET of that result, valid for so many seconds."""
         return self._presigned("GET", self._key(namespace, session, names.RESULT_OBJECT), seconds)
 
+    def put_urls(self, namespace: str, session: str, objects: list[str], seconds: float) -> list[str]:
+        """PUT of each of these objects of the session, valid for so many seconds."""
+        keys = [self._key(namespace, session, name) for name in objects]
+        return list(
+            slots.presigned(self._bucket, keys, self._address.region, self._credentials, _life(seconds))
+        )
+
+    def value_url(self, namespace: str, session: str, name: str, seconds: float) -> str:
+        """GET of a tool result of the session, valid for so many seconds."""
+        return self._presigned("GET", self._key(namespace, session, name), seconds)
+
     def file_url(self, namespace: str, session: str, file_id: str, seconds: float) -> str:
         """GET of a file of the session, valid for so many seconds. Raises ValueError for what is no id."""
         if not names.is_file_id(file_id):

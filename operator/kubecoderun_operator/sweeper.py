@@ -104,6 +104,7 @@ class Sweeper:
         spawn(self._delete_expired(), "expiry")
         spawn(self.remove_bound_pods(), "remove bound pods")
         spawn(self._every(settings.sweep_pods_seconds, self.sweep_pods), "sweep pods")
+        spawn(self._every(settings.sweep_pods_seconds, self.sweep_policies), "sweep policies")
         spawn(self._every(settings.sweep_sessions_seconds, self.sweep_sessions), "sweep sessions")
         if self._tools.purger is not None:
             spawn(self._tools.purger.work(), "purge")
@@ -286,6 +287,19 @@ class Sweeper:
         for uid in known - present:
             metrics.SWEPT.labels("pool-gone").inc()
             self._registry.pool_gone(uid)
+
+    async def sweep_policies(self) -> None:
+        """Network policies that somebody has removed or changed are made again, and what is left over of one
+        goes."""
+        for namespace in self._tools.settings.namespaces:
+            found = {
+                raw["metadata"]["labels"][names.LABEL_POOL_UID]: raw
+                async for raw in self._tools.cluster.network_policies(namespace)
+            }
+            for keeper in self._registry.keepers(namespace):
+                if keeper.policy.seen(found.get(keeper.uid)):
+                    metrics.SWEPT.labels("policy").inc()
+                    keeper.poke()
 
     async def _look_at_pod(self, namespace: str, name: str) -> None:
         raw = await _found(self._tools.cluster.pod(namespace, name))

@@ -149,6 +149,8 @@ class WorkspaceRun(Run):
     async def _checked(self, workspace: Workspace) -> Order:
         assert workspace.pool_spec is not None
         order = await intake.check(self.session, workspace.pool_spec, self._tools)
+        if order.tools:
+            raise EndedError(Outcome(Reason.INVALID_REQUEST, "a run in a workspace cannot have tools yet"))
         self._order = order = replace(order, owner=workspace.uid)
         return order
 

@@ -1,8 +1,9 @@
 """Frames between runner and sidecar: one byte of type, four of length (big-endian), payload. No I/O.
 
 Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
-the listing, D data of a file, U unreadable, F fault.
-Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file.
+the listing, D data of a file, U unreadable, Q tool call, F fault.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed
+file, A answer to a tool call, V data of its result.
 """
 
 from __future__ import annotations

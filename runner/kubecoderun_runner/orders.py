@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ MAX_FILES = 256
 MAX_FILE_BYTES = 1 << 40
 MAX_OUTPUT_BYTES = 1 << 50
 _MAX_PATH_BYTES = 1024
+MAX_TOOLS = 100
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """A tool that the program may call, and the function that stands for it there."""
+
+    name: str
+    function: str
+
+
+@dataclass(frozen=True)
 class Order:
     """Frame R: one program to prepare."""
 
@@ -55,6 +66,7 @@ class Order:
     """Whether other programs may follow in this container."""
     output_bytes: int = 0
     """How much it may print before it is ended; 0 for no bound."""
+    tools: tuple[Tool, ...] = ()
 
 
 def parse_order(fields: Mapping[str, Any]) -> Order:
@@ -84,6 +96,7 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         _limits(fields.get("files", {})),
         again,
         _size(fields, "outputBytes", MAX_OUTPUT_BYTES, 0),
+        _tools(fields.get("tools", [])),
     )
 
 
@@ -112,6 +125,21 @@ def _limits(value: object) -> FileLimits:
         _size(value, "bytes", MAX_FILE_BYTES, 0),
         _size(value, "totalBytes", MAX_FILE_BYTES, 0),
     )
+
+
+def _tools(value: object) -> tuple[Tool, ...]:
+    if not isinstance(value, list) or len(value) > MAX_TOOLS:
+        raise FrameError("tools is not a short list")
+    return tuple(map(_tool, value))
+
+
+def _tool(value: object) -> Tool:
+    if not isinstance(value, dict):
+        raise FrameError("a tool is not an object")
+    name, function = value.get("name"), value.get("function")
+    if not _is_text(name) or not isinstance(function, str) or not _FUNCTION.fullmatch(function):
+        raise FrameError("a tool has no name or no function")
+    return Tool(str(name), function)
 
 
 def _is_text(value: object) -> bool:

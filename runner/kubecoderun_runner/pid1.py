@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -25,6 +26,8 @@ from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
 from kubecoderun_runner.spare import Report, Spare, hooked
+from kubecoderun_runner.toolcalls import ToolDesk
+from kubecoderun_runner.toolprograms import offer
 from kubecoderun_runner.turns import Turns
 from kubecoderun_runner.workspace import is_full, open_folder
 
@@ -67,6 +70,7 @@ class Pid1:
         self._turns = Turns()
         self._skipping = False
         """What comes is the rest of a delivery that could not be taken."""
+        self._tools: ToolDesk | None = None
         self._builds = Builds()
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
@@ -192,6 +196,9 @@ class Pid1:
                 self._confirm()
             case b"G" if self._prepared is not None:
                 self._start(self._prepared)
+            case b"A" | b"V" if self._tools is not None or self._run is None:
+                if self._tools is not None:  # else the program has ended
+                    self._tools.take(kind, bytes(payload))
             case b"K":
                 if self._run is not None and self._run.ending is None:
                     self._run.cancelled = True
@@ -210,7 +217,7 @@ class Pid1:
         self._collection.close()
         self._collection = Collection(self._folder)
         self._turns.clear_away()
-        self._turns.more, self._skipping, self._prepared = order.again, False, None
+        self._turns.more, self._skipping, self._prepared, self._tools = order.again, False, None, None
         self._delivery = Delivery(order, self._folder, language.source)
         self._turns.begin(self._delivery)
         self._delivery.begin()
@@ -223,10 +230,11 @@ class Pid1:
             return
         delivery.close()
         self._delivery, self._prepared = None, delivery
+        order, name = delivery.order, delivery.source_name
+        if order.tools:
+            self._tools = offer(order, name, self._selector, self._channel.send, lambda: self._run)
         spare, folder = self._spare, self._settings.workspace
-        if spare is not None and not (
-            spare.report is not None and spare.fits(delivery.order, delivery.source_name, folder)
-        ):
+        if spare is not None and not (spare.report is not None and spare.fits(order, name, folder)):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
 
@@ -344,6 +352,9 @@ class Pid1:
     def _report_end(self, ended: bytes) -> None:
         """Send frame X, and the list of the program's files if they are wanted."""
         delivery, self._running = self._running, None
+        if self._tools is not None:
+            self._tools.close()
+            self._tools = None
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
         else:
@@ -370,7 +381,8 @@ class Pid1:
     def _patience(self) -> float | None:
         if self._run is None:
             return None
-        return max(0.0, min(self._run.deadline, self._memory.next_look) - time.monotonic())
+        due = min(self._run.deadline, self._memory.next_look) - time.monotonic()
+        return None if due == math.inf else max(0.0, due)
 
     def _keep_time(self) -> None:
         run = self._run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -84,14 +85,31 @@ class Run:
     """Bytes of its output so far."""
     ended: float = 0.0
     drain_until: float = 0.0
+    waiting_since: float | None = None
+    """Since when it waits for results of tool calls; that does not count for its time limit."""
+    waited: float = 0.0
+    """How long it has waited before, in seconds."""
     _cpu_seconds: float = 0.0
     _max_rss_kib: int = 0
     _oom_before: int = field(default_factory=oom_kills)
 
     @property
     def deadline(self) -> float:
-        """When something has to be done about it, on the monotonic clock."""
-        return self.drain_until if self.drain_until else self.started + self.timeout_seconds
+        """When something has to be done about it, on the monotonic clock; infinity while it waits for tools,
+        which the sidecar bounds."""
+        if self.drain_until:
+            return self.drain_until
+        if self.waiting_since is not None:
+            return math.inf
+        return self.started + self.timeout_seconds + self.waited
+
+    def waits(self, waiting: bool) -> None:
+        """It begins or ends waiting for tools."""
+        if waiting:
+            self.waiting_since = time.monotonic()
+        elif self.waiting_since is not None:
+            self.waited += time.monotonic() - self.waiting_since
+            self.waiting_since = None
 
     @property
     def alive(self) -> bool:

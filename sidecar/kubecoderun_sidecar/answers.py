@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from kubecoderun_sidecar.fields import Fields, decode_object, encode_object
+from kubecoderun_sidecar.toolcalls import MAX_CALLS, ToolCall
 
 Reason = Literal[
-    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "Cancelled", "OOMKilled", "RuntimeLost",
-    "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
+    "Succeeded", "NonZeroExit", "Signalled", "TimeLimit", "ToolWaitExpired", "Cancelled", "OOMKilled",
+    "RuntimeLost", "OutputLimit", "DiskFull", "ProcessLimit", "OpenFilesLimit",
 ]  # fmt: skip
+PROTOCOL = "1.1"
+"""Of HTTP protocol 1. The second number rises with every addition; an addition changes no meaning."""
+FIRST_PROTOCOL = "1.0"
+"""Of sidecars that do not say."""
 RunState = Literal["prepared", "running", "finished"]
 RuntimeState = Literal["waiting", "warm", "lost"]
 
@@ -75,13 +80,15 @@ class StateAnswer:
     epoch: int
     run: RunState | None
     runtime: RuntimeState
+    protocol: str = PROTOCOL
     session: SessionRef | None = None
     reserved: bool = False
     started: int = 0
 
     def to_json(self) -> bytes:
         owner = self.owner.to_wire() if self.owner else None
-        wire = {"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime}
+        wire: dict[str, Any] = {"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime}
+        wire["protocol"] = self.protocol
         if self.session is not None:
             wire["session"] = self.session.to_wire()
         return encode_object({**wire, "reserved": self.reserved, "started": self.started})
@@ -97,6 +104,7 @@ class StateAnswer:
             fields.integer("epoch", 0, _MAX_INT),
             cast(RunState | None, run),
             cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
+            fields.optional_text("protocol", max_bytes=16) or FIRST_PROTOCOL,
             SessionRef.read(session) if session is not None else None,
             fields.boolean("reserved", default=False),
             fields.optional_integer("started", 0, _MAX_INT) or 0,
@@ -336,7 +344,14 @@ class Finished:
     result: RunResult
 
 
-Event = Started | Heartbeat | Finished
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The program waits for these tool calls, besides those a reader has been told of before."""
+
+    calls: tuple[ToolCall, ...]
+
+
+Event = Started | Heartbeat | Called | Finished
 
 
 def event_line(event: Event) -> bytes:
@@ -346,17 +361,21 @@ def event_line(event: Event) -> bytes:
             wire: dict[str, Any] = {"event": "started", "at": at}
         case Finished(result):
             wire = {"event": "finished", "result": result.to_wire()}
+        case Called(calls):
+            wire = {"event": "called", "calls": [call.to_wire() for call in calls]}
         case Heartbeat():
             wire = {"event": "heartbeat"}
     return encode_object(wire) + b"\n"
 
 
 def parse_event(line: bytes) -> Event:
-    """Read one line; ProtocolError for anything that is not one of the three events."""
+    """Read one line; ProtocolError for anything that is not one of these events."""
     fields = decode_object(line, "event")
-    kind = fields.choice("event", frozenset({"started", "heartbeat", "finished"}))
+    kind = fields.choice("event", frozenset({"started", "heartbeat", "called", "finished"}))
     if kind == "started":
         return Started(fields.text("at", min_bytes=1, max_bytes=40))
     if kind == "finished":
         return Finished(RunResult.read(fields.object("result")))
+    if kind == "called":
+        return Called(tuple(map(ToolCall.read, fields.objects("calls", max_items=MAX_CALLS))))
     return Heartbeat()

@@ -70,6 +70,7 @@ def head_of(request: PrepareRequest, *, again: bool = False) -> dict[str, object
             "totalBytes": limits.total_file_bytes,
         },
         "outputBytes": limits.printed_bytes,
+        "tools": [tool.to_wire() for tool in request.tools],
         **({"again": True} if again else {}),
     }
 

@@ -50,7 +50,7 @@ ALLOWED = {
     Phase.DELIVERED: b"PF",
     Phase.PREPARED: b"F",
     Phase.GOING: b"SF",
-    Phase.RUNNING: b"OEXF",
+    Phase.RUNNING: b"OEQXF",
     Phase.LISTING: b"LZF",
     Phase.LISTED: b"F",
     Phase.PULLING: b"DUF",

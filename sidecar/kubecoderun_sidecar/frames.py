@@ -1,8 +1,9 @@
 """Frames between sidecar and runner: one byte of type, four of length (big-endian), payload. No I/O.
 
 Runner to sidecar: H hello, W warm, P prepared, S started, O stdout, E stderr, X exit, L listed file, Z end of
-the listing, D data of a file, U unreadable, F fault.
-Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed file.
+the listing, D data of a file, U unreadable, Q tool call, F fault.
+Sidecar to runner: R prepare, N input file, D its data, C code, I stdin, G go, K cancel, T take a listed
+file, A answer to a tool call, V data of its result.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_CONTROL_BYTES = 64 << 10
-"""Bound for JSON frames from the runner; only output frames may be as long as MAX_PAYLOAD_BYTES."""
+"""Bound for JSON frames from the runner; only output and tool calls may be as long as MAX_PAYLOAD_BYTES."""
 CHUNK_BYTES = 64 << 10
 """Size of the C and I frames the sidecar sends."""
 
@@ -23,6 +24,7 @@ _HEADER = struct.Struct(">BI")
 _BETWEEN = -1
 """No frame is open."""
 _STREAMED = frozenset(b"OED")
+_LONG = _STREAMED | frozenset(b"Q")
 _DATA = 0x44
 """D"""
 
@@ -45,7 +47,8 @@ def frame_header(kind: bytes, length: int) -> bytes:
 
 class FrameDecoder:
     """Cuts a byte stream into frames. Output and data of files pass through in the pieces they arrive in, so
-    a frame of any length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES)."""
+    a frame of any length costs no memory; all other payloads are collected (at most MAX_CONTROL_BYTES, a
+    tool call MAX_PAYLOAD_BYTES)."""
 
     def __init__(self) -> None:
         self.allowed = b""
@@ -104,7 +107,7 @@ class FrameDecoder:
 
     def _open(self, kind: int, length: int) -> None:
         self._check_kind(kind)
-        if length > (MAX_PAYLOAD_BYTES if kind in _STREAMED else MAX_CONTROL_BYTES):
+        if length > (MAX_PAYLOAD_BYTES if kind in _LONG else MAX_CONTROL_BYTES):
             raise FrameError(f"a frame of type {_name(kind)} with {length} bytes")
         if kind == _DATA and length != min(self.data_left, PIECE_BYTES):
             raise FrameError(f"a frame of type D with {length} bytes where {self.data_left} are to come")

@@ -13,10 +13,17 @@ from dataclasses import replace
 
 from kubecoderun_sidecar.answers import Refusal, RuntimeState, StateAnswer
 from kubecoderun_sidecar.binding import Binding, BoundElsewhereError, NotBoundError, StaleEpochError
+from kubecoderun_sidecar.calling import ResultUnavailableError
 from kubecoderun_sidecar.delivery import InputFailedError, batches, check_paths
 from kubecoderun_sidecar.dialogue import DeliveryFault
 from kubecoderun_sidecar.listing import Listing
-from kubecoderun_sidecar.protocol import Caller, CancelRequest, PrepareRequest, StartRequest
+from kubecoderun_sidecar.protocol import (
+    Caller,
+    CancelRequest,
+    PrepareRequest,
+    ResultsRequest,
+    StartRequest,
+)
 from kubecoderun_sidecar.run import Run
 from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.transfer import Store, TransferError
@@ -85,9 +92,9 @@ class Pod:
             self._binding.epoch,
             self._run.state if self._run else None,
             "lost" if self._link.lost else runtime,
-            self._turns.current,
-            self._turns.reserved,
-            self._turns.started,
+            session=self._turns.current,
+            reserved=self._turns.reserved,
+            started=self._turns.started,
         )
 
     def reserve(self, caller: Caller) -> None:
@@ -127,6 +134,18 @@ class Pod:
         self._turns.started += run.state == "prepared"
         run.start(request)
         return run
+
+    async def results(self, caller: Caller, request: ResultsRequest) -> None:
+        """Bring results of tool calls to the program; those that are for no call that waits are dropped."""
+        run = self._owned(caller, None)
+        if run is None:
+            raise RefusedError(409, _NOT_PREPARED)
+        try:
+            await run.give(request.results)
+        except ResultUnavailableError as error:
+            raise _transfer_refused(error.cause, "result_unavailable", error.place) from None
+        except RuntimeLostError as error:
+            raise RefusedError(503, Refusal("runtime_lost", str(error))) from None
 
     def cancel(self, caller: Caller, request: CancelRequest) -> None:
         """End the run, whatever it is doing."""
@@ -213,7 +232,7 @@ class Pod:
             raise RefusedError(503, Refusal("runtime_lost", str(error))) from None
         else:
             self._turns.delivered(wanted.inputs)
-            self._run = Run(self._link, self._store, request.limits, listing)
+            self._run = Run(self._link, self._store, request.limits, listing, request.tools)
             if self._cancel_asked:
                 self._run.cancel()
         finally:

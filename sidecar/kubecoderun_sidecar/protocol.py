@@ -13,6 +13,7 @@ from typing import Any
 
 from kubecoderun_sidecar.answers import (
     MAX_FILES,
+    Called,
     Captured,
     Event,
     Finished,
@@ -47,6 +48,15 @@ from kubecoderun_sidecar.signing import (
     Verifier,
     signing_text,
 )
+from kubecoderun_sidecar.toolcalls import (
+    MAX_CALLS,
+    MAX_INLINE_BYTES,
+    MAX_TOOLS,
+    ResultsRequest,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 
 __all__ = [
     "CLOCK_SKEW_SECONDS",
@@ -55,7 +65,11 @@ __all__ = [
     "HEADER_EXPIRES",
     "HEADER_SESSION_UID",
     "HEADER_SIGNATURE",
+    "MAX_CALLS",
+    "MAX_INLINE_BYTES",
+    "MAX_TOOLS",
     "PREFIX",
+    "Called",
     "Caller",
     "CancelRequest",
     "Captured",
@@ -75,6 +89,7 @@ __all__ = [
     "Reason",
     "Refusal",
     "ResultTarget",
+    "ResultsRequest",
     "RunResult",
     "RunState",
     "RuntimeState",
@@ -86,6 +101,9 @@ __all__ = [
     "Started",
     "StateAnswer",
     "StoredCode",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
     "Usage",
     "Verifier",
     "event_line",
@@ -97,10 +115,12 @@ __all__ = [
 DEFAULT_PORT = 8790
 PATH_HEALTH = "/healthz"
 PATH_READY = "/readyz"
+PATH_METRICS = "/metrics"
 PATH_STATE = "/v1/state"
 PATH_PREPARE = "/v1/prepare"
 PATH_START = "/v1/start"
 PATH_CANCEL = "/v1/cancel"
+PATH_RESULTS = "/v1/results"
 PATH_RETIRE = "/v1/retire"
 PATH_RESERVE = "/v1/reserve"
 
@@ -117,6 +137,8 @@ MAX_URL_BYTES = 8192
 MAX_EVENT_BYTES = 1 << 20
 """Largest line of the start stream; a reader may refuse longer ones (the preview keeps them near 50 KiB)."""
 HEARTBEAT_SECONDS = 1.0
+TOOL_WAIT_SECONDS = 600.0
+ALL_TOOL_WAITS_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +184,11 @@ class Limits:
     file_bytes: int = 0
     total_file_bytes: int = 0
     printed_bytes: int = 0
+    tool_wait_seconds: float = TOOL_WAIT_SECONDS
+    """How long a program may wait for the next result of a tool call; its own time limit stands still
+    meanwhile."""
+    all_tool_waits_seconds: float = ALL_TOOL_WAITS_SECONDS
+    """How long it may wait for tools altogether."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +203,7 @@ class PrepareRequest:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     inputs: tuple[InputFile, ...] = field(default=(), repr=False)
     limits: Limits = Limits()
+    tools: tuple[Tool, ...] = ()
 
     def to_json(self) -> bytes:
         code: dict[str, Any]
@@ -202,7 +230,10 @@ class PrepareRequest:
                     "fileBytes": self.limits.file_bytes,
                     "totalFileBytes": self.limits.total_file_bytes,
                     "printedBytes": self.limits.printed_bytes,
+                    "toolWaitSeconds": self.limits.tool_wait_seconds,
+                    "allToolWaitsSeconds": self.limits.all_tool_waits_seconds,
                 },
+                "tools": [tool.to_wire() for tool in self.tools],
             }
         )
 
@@ -225,7 +256,10 @@ class PrepareRequest:
                 limits.optional_integer("fileBytes", 0, MAX_FILE_BYTES) or 0,
                 limits.optional_integer("totalFileBytes", 0, MAX_FILE_BYTES) or 0,
                 limits.optional_integer("printedBytes", 0, MAX_PRINTED_BYTES) or 0,
+                limits.optional_number("toolWaitSeconds", 0.001, 86400) or TOOL_WAIT_SECONDS,
+                limits.optional_number("allToolWaitsSeconds", 0.001, 86400) or ALL_TOOL_WAITS_SECONDS,
             ),
+            tools=tuple(map(Tool.read, fields.objects("tools", max_items=MAX_TOOLS))),
         )
 
 
@@ -321,23 +355,19 @@ class OutputTarget:
             )
         return cls(
             prefix,
-            slots=tuple(
-                FileSlot(
-                    slot.text("id", min_bytes=1, max_bytes=64),
-                    slot.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
-                )
-                for slot in slots
-            ),
+            slots=tuple(map(_parse_slot, slots)),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
     """`result` None: no result.json is stored, and the preview is all there is. `outputs` None: no files are
-    handed back. `run`: in a reserved pod, the UID of the session whose run is meant."""
+    handed back. `call_slots`: where the long inputs of tool calls go, a slot by the id of the call.
+    `run`: in a reserved pod, the UID of the session whose run is meant."""
 
     result: ResultTarget | None = None
     outputs: OutputTarget | None = None
+    call_slots: tuple[FileSlot, ...] = ()
     run: str | None = None
 
     def to_json(self) -> bytes:
@@ -352,6 +382,8 @@ class StartRequest:
             }
         if self.outputs is not None:
             wire["outputs"] = self.outputs.to_wire()
+        if self.call_slots:
+            wire["callSlots"] = [{"id": slot.id, "url": slot.url} for slot in self.call_slots]
         return encode_object(wire)
 
     @classmethod
@@ -365,8 +397,19 @@ class StartRequest:
                 target.integer("inlineBytes", 1024, 65536),
                 target.number("afterSeconds", 0, 86400),
             )
-        files = OutputTarget.read(outputs) if outputs is not None else None
-        return cls(result, files, _parse_run(fields))
+        return cls(
+            result,
+            OutputTarget.read(outputs) if outputs is not None else None,
+            tuple(map(_parse_slot, fields.objects("callSlots", max_items=MAX_CALLS))),
+            _parse_run(fields),
+        )
+
+
+def _parse_slot(fields: Fields) -> FileSlot:
+    return FileSlot(
+        fields.text("id", min_bytes=1, max_bytes=64),
+        fields.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
+    )
 
 
 @dataclass(frozen=True, slots=True)

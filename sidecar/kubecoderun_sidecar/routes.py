@@ -8,21 +8,25 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.answers import Finished, Refusal, event_line
 from kubecoderun_sidecar.fields import ProtocolError
 from kubecoderun_sidecar.pod import Pod, RefusedError
 from kubecoderun_sidecar.protocol import (
     PATH_CANCEL,
     PATH_HEALTH,
+    PATH_METRICS,
     PATH_PREPARE,
     PATH_READY,
     PATH_RESERVE,
+    PATH_RESULTS,
     PATH_RETIRE,
     PATH_START,
     PATH_STATE,
     Caller,
     CancelRequest,
     PrepareRequest,
+    ResultsRequest,
     SignatureError,
     StartRequest,
     Verifier,
@@ -57,6 +61,7 @@ class Routes:
             PATH_PREPARE: ("POST", self._prepare),
             PATH_START: ("POST", self._start),
             PATH_CANCEL: ("POST", self._cancel),
+            PATH_RESULTS: ("POST", self._results),
             PATH_RETIRE: ("POST", self._retire),
             PATH_RESERVE: ("POST", self._reserve),
         }
@@ -68,6 +73,7 @@ class Routes:
         except RefusedError as error:
             await connection.reply(error.status, error.refusal.to_json())
         except SignatureError as error:
+            metrics.REFUSED.inc()
             await connection.reply(401, Refusal("unauthorized", str(error)).to_json(), close=True)
         except ProtocolError as error:
             await connection.reply(400, Refusal("bad_request", str(error)).to_json())
@@ -78,6 +84,12 @@ class Routes:
             await connection.reply(500, Refusal("internal", "see the sidecar's log").to_json(), close=True)
 
     async def _dispatch(self, request: Request, connection: Connection) -> None:
+        unsigned = (PATH_HEALTH, PATH_READY, PATH_METRICS)
+        known_path = request.path in unsigned or request.path in self._operations
+        metrics.REQUESTS.inc(request.path if known_path else "other")
+        if request.path == PATH_METRICS and request.method == "GET":
+            await connection.send(metrics.render(), metrics.CONTENT_TYPE, last=True)
+            return
         if request.path == PATH_HEALTH and request.method == "GET":
             await connection.reply(200, b'{"status":"alive"}')
             return
@@ -131,6 +143,10 @@ class Routes:
     async def _cancel(self, caller: Caller, request: Request, connection: Connection) -> None:
         self._pod.cancel(caller, CancelRequest.parse(request.body))
         await connection.reply(202, b'{"state":"cancelling"}')
+
+    async def _results(self, caller: Caller, request: Request, connection: Connection) -> None:
+        await self._pod.results(caller, ResultsRequest.parse(request.body))
+        await connection.reply(200, b'{"state":"taken"}')
 
     async def _retire(self, caller: Caller, _request: Request, connection: Connection) -> None:
         self._pod.retire(caller)

@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.answers import (
+    Called,
     Event,
     Finished,
     Heartbeat,
@@ -18,6 +20,7 @@ from kubecoderun_sidecar.answers import (
     RunState,
     Started,
 )
+from kubecoderun_sidecar.calling import Calling
 from kubecoderun_sidecar.clock import rfc3339
 from kubecoderun_sidecar.collection import Collector
 from kubecoderun_sidecar.conclusion import (
@@ -40,6 +43,8 @@ from kubecoderun_sidecar.protocol import (
     StartRequest,
 )
 from kubecoderun_sidecar.runtime import RuntimeLink
+from kubecoderun_sidecar.timelimit import TimeLimit
+from kubecoderun_sidecar.toolcalls import AskedCall, Tool, ToolResult
 from kubecoderun_sidecar.transfer import Store
 
 log = logging.getLogger(__name__)
@@ -58,8 +63,15 @@ COLLECT_SECONDS = 120.0
 class Run:
     """The one run of this pod. Its methods belong to the event loop; those named on_* come from the link."""
 
-    def __init__(self, link: RuntimeLink, store: Store, limits: Limits, listing: Listing) -> None:
-        """`listing` is the one the link fills."""
+    def __init__(
+        self,
+        link: RuntimeLink,
+        store: Store,
+        limits: Limits,
+        listing: Listing,
+        tools: tuple[Tool, ...] = (),
+    ) -> None:
+        """`listing` is the one the link fills. `tools`: those that the program may call."""
         self._link = link
         self._store = store
         self._limits = limits
@@ -71,6 +83,7 @@ class Run:
         self._cancel_asked = False
         self._overdue = False
         self._overprinted = False
+        self._abandoned = False
         self._ending: Ending | None = None
         self._collect_until = 0.0
         self._started_wall: float | None = None
@@ -79,6 +92,14 @@ class Run:
         self._timers: list[asyncio.TimerHandle] = []
         self._waiters: set[asyncio.Future[bool]] = set()
         self._work: asyncio.Task[None] | None = None
+        self._limit = TimeLimit(
+            limits.timeout_seconds + TIME_LIMIT_GRACE_SECONDS,
+            limits.tool_wait_seconds,
+            limits.all_tool_waits_seconds,
+            overdue=self._on_overdue,
+            abandoned=self._on_abandoned,
+        )
+        self._calling = Calling(link, store, tools, self._limit, self._wake)
 
     @property
     def state(self) -> RunState:
@@ -95,6 +116,7 @@ class Run:
         """Start the program, once. Again: only the grants are taken over, as older ones may have expired."""
         self._result_target = request.result or self._result_target
         self._file_target = request.outputs or self._file_target
+        self._calling.grant({slot.id: slot.url for slot in request.call_slots})
         if self._asked or self._ending is not None:
             return
         self._asked = True
@@ -110,18 +132,26 @@ class Run:
             self._end("Cancelled", None, None)
             self._conclude()
             return
+        self._limit.stop()
         self._after(CANCEL_SECONDS, "the runner did not end the program after a cancel")
         self._link.cancel()
+
+    async def give(self, results: tuple[ToolResult, ...]) -> None:
+        """Bring results of tool calls to the program. Raises ResultUnavailableError or RuntimeLostError."""
+        await self._calling.give(results)
 
     async def events(self) -> AsyncGenerator[list[Event]]:
         """What a reader of the start stream is told, in groups that are there at the same time. Any number
         of readers, from any moment on; a reader that leaves changes nothing."""
         told_start = False
+        told_calls: set[str] = set()
         while True:
             group: list[Event] = []
             if self._started_wall is not None and not told_start:
                 told_start = True
                 group.append(Started(rfc3339(self._started_wall)))
+            if calls := self._calling.news(told_calls):
+                group.append(Called(calls))
             if self._result is not None:
                 yield [*group, Finished(self._result)]
                 return
@@ -141,8 +171,7 @@ class Run:
         self._started_wall, self._started_monotonic = time.time(), time.monotonic()
         if not self._cancel_asked:
             self._stop_timers()
-            seconds = self._limits.timeout_seconds + TIME_LIMIT_GRACE_SECONDS
-            self._timers.append(asyncio.get_running_loop().call_later(seconds, self._on_overdue))
+            self._limit.start()
         self._wake()
 
     def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
@@ -152,8 +181,13 @@ class Run:
             self._overprinted = True
             self._link.lose("the runner did not end the program at its output limit")
 
+    def on_call(self, call: AskedCall) -> None:
+        self._calling.on_call(call)
+
     def on_exit(self, report: ExitReport) -> None:
-        reason = report.reason(cancel_asked=self._cancel_asked)
+        reason = report.reason(cancel_asked=self._cancel_asked or self._abandoned)
+        if reason == "Cancelled" and not self._cancel_asked:
+            reason = "ToolWaitExpired"
         if reason in ("NonZeroExit", "Signalled"):
             reason = reason_of(report.limit, self._outputs[1].last(TAIL_BYTES)) or reason
         lost = reason == "RuntimeLost"
@@ -180,6 +214,8 @@ class Run:
             self._note_lost_files(detail)
         elif self._cancel_asked:
             self._end("Cancelled", None, detail)
+        elif self._abandoned:
+            self._end("ToolWaitExpired", None, detail)
         else:
             lost: Reason = "OutputLimit" if self._overprinted else "RuntimeLost"
             self._end("TimeLimit" if self._overdue else lost, None, detail)
@@ -191,9 +227,20 @@ class Run:
         self._overdue = True
         self._link.lose("the runner did not end the program at its time limit")
 
+    def _on_abandoned(self) -> None:
+        """Nobody brings results: end the program."""
+        if self._ending is not None or self._cancel_asked:
+            return
+        self._abandoned = True
+        self._limit.stop()
+        self._after(CANCEL_SECONDS, "the runner did not end a program that nobody brings results")
+        self._link.cancel()
+
     def _end(self, reason: Reason, report: ExitReport | None, detail: str | None) -> None:
         """The program is over."""
         self._stop_timers()
+        self._limit.stop()
+        self._calling.close()
         elapsed = time.monotonic() - self._started_monotonic if self._started_wall is not None else 0.0
         told = advice(
             reason,
@@ -253,6 +300,8 @@ class Run:
             for name, part in zip(("stdout", "stderr"), kept, strict=True)
             if not part.complete
         ]
+        if ending.reason == "OutputLimit":
+            cut = []
         lines = [ending.advice, *cut] if ending.advice else cut
         last = self._outputs[1].last(1)
         return replace(ending, notes=appended(lines, fresh_line=last in (b"", b"\n")))
@@ -263,6 +312,9 @@ class Run:
         self._publish(await store_result(self._store, target, result, kept, notes))
 
     def _publish(self, result: RunResult) -> None:
+        metrics.RUNS.inc(result.reason)
+        metrics.OUTPUT.inc("stdout", result.stdout.bytes)
+        metrics.OUTPUT.inc("stderr", result.stderr.bytes)
         self._result = result
         # Their bytes are in the result now; the pod may idle for a long time before it is deleted.
         self._outputs = (OutputKeeper(0, prefix=True), OutputKeeper(0))

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from typing import Protocol
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.delivery import Batch
 from kubecoderun_sidecar.dialogue import (
     ALLOWED,
@@ -25,10 +26,11 @@ from kubecoderun_sidecar.dialogue import (
 )
 from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.fields import ProtocolError, decode_object, encode_object
-from kubecoderun_sidecar.frames import FrameDecoder, FrameError, encode_frame
+from kubecoderun_sidecar.frames import PIECE_BYTES, FrameDecoder, FrameError, encode_frame, frame_header
 from kubecoderun_sidecar.limits import Bounds
 from kubecoderun_sidecar.listing import ListedFile, Listing
 from kubecoderun_sidecar.pulling import Pull
+from kubecoderun_sidecar.toolcalls import AskedCall, parse_call
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ class RunObserver(Protocol):
 
     def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
         """`chunk` is only valid during the call."""
+
+    def on_call(self, call: AskedCall) -> None:
+        """The program calls a tool."""
 
     def on_exit(self, report: ExitReport) -> None:
         """The program is over. `on_listed` or `on_lost` follows if files were wanted."""
@@ -187,6 +192,22 @@ class RuntimeLink:
         if self.phase in (Phase.GOING, Phase.RUNNING):
             self._send(encode_frame(b"K"))
 
+    async def answer(self, number: int, value: bytes | None, error: str | None) -> None:
+        """Bring the result of a tool call to the program, or why there is none. Nothing happens when the
+        program has ended. One at a time. Raises RuntimeLostError."""
+        if self.phase is not Phase.RUNNING:
+            return
+        if value is None:
+            self._send(encode_frame(b"A", encode_object({"number": number, "error": error or "it failed"})))
+        else:
+            parts: list[Data] = [encode_frame(b"A", encode_object({"number": number, "bytes": len(value)}))]
+            view = memoryview(value)
+            for start in range(0, len(view), PIECE_BYTES):
+                piece = view[start : start + PIECE_BYTES]
+                parts += (frame_header(b"V", len(piece)), piece)
+            self._send(*parts)
+        await self._drain()
+
     async def pull(self, file: ListedFile) -> AsyncGenerator[Data]:
         """Yield a listed file, each piece valid until the next one is asked for. One file at a time; the
         runner waits while a piece is being used. Raises UnreadableError, after which the pieces so far are
@@ -213,6 +234,7 @@ class RuntimeLink:
         """Give the runner up: close the connection, and tell everybody why. Only the first call counts."""
         if self.lost:
             return
+        metrics.RUNTIME_LOST.inc()
         ended = self.phase is Phase.ENDED
         self._enter(Phase.LOST)
         self._detail = detail
@@ -310,6 +332,10 @@ class RuntimeLink:
                 self._enter(Phase.RUNNING)
                 if self._observer is not None:
                     self._observer.on_started()
+            case 0x51:  # Q
+                call = parse_call(bytes(payload))
+                if self._observer is not None:
+                    self._observer.on_call(call)
             case 0x58:  # X
                 self._handle_exit(parse_exit(bytes(payload)))
             case 0x4C | 0x5A:  # L, Z

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.exchange import Connection, Data, Exchange, Target
 from kubecoderun_sidecar.form import build_form
 from kubecoderun_sidecar.protocol import FormTarget
@@ -173,6 +174,7 @@ class Store:
             )
             exchange = Exchange(connection, target, method, headers)
             yield exchange
+            metrics.STORE.inc(f"{method} answered")
             if exchange.reusable:
                 self._keep(target, connection)
                 connection = None
@@ -180,10 +182,12 @@ class Store:
             message = "the store's certificate is not trusted"
             raise TransferError("store_unavailable", message, lasting=True) from None
         except TimeoutError:
+            metrics.STORE.inc(f"{method} failed")
             raise _TransientError("the store did not answer in time") from None
         except (h11.ProtocolError, OSError) as error:
             stale = connection is not None and connection.used
             stale = stale and exchange is not None and not exchange.answered
+            metrics.STORE.inc(f"{method} {'stale' if stale else 'failed'}")
             if isinstance(error, h11.ProtocolError):
                 message = "the store's answer broke off or is not HTTP"
             else:
@@ -234,6 +238,7 @@ class _Tries:
         if not self._left:
             raise TransferError("store_unavailable", str(error), lasting=True)
         self._left -= 1
+        metrics.RETRIES.inc()
         seconds = BACKOFF_SECONDS[self._made]
         self._made += 1
         # Pods that lost the same store must not come back in step.

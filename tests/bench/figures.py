@@ -13,6 +13,8 @@ WANTED: Mapping[tuple[str, str], float] = {
     ("api_writes_per_session", "own_writes"): 8.0,
     ("idle_memory", "sidecar_mib"): 30.0,
     ("pod_ready", "ratio"): 1.2,
+    ("canary", "ratio_p99"): 2.0,
+    ("pod_output_1gb", "sidecar_most_mib"): 30.0,
     ("sleep10_none", "p50_ms"): 25.0,
     ("sleep10_2kb", "p50_ms"): 35.0,
     ("sleep10_45mb", "p50_ms"): 250.0,

@@ -26,7 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "sidecar")]
 
+from bench.figures import Scenario  # noqa: E402
 from contract.fakes_sidecar.client import SESSION, Client  # noqa: E402
+from contract.fakes_sidecar.pair import WHY_IMPOSSIBLE  # noqa: E402
 from contract.fakes_sidecar.program import Program, program  # noqa: E402
 from kubecoderun_sidecar.protocol import (  # noqa: E402
     FormTarget,
@@ -172,26 +174,45 @@ async def _measure(port: int, megabytes: int, base: Path) -> dict[str, float]:
     return found
 
 
+def _rounds(megabytes: int, count: int) -> list[dict[str, float]]:
+    """All figures, so many times."""
+    ours, theirs = multiprocessing.Pipe()
+    store = multiprocessing.Process(target=_store, args=(theirs,), daemon=True)
+    store.start()
+    port = ours.recv()
+    found = []
+    with tempfile.TemporaryDirectory() as base:
+        for _ in range(count):
+            found.append(asyncio.run(_measure(port, megabytes, Path(base))))  # noqa: PERF401
+    store.terminate()
+    store.join()
+    return found
+
+
+def pod_45mb(n: int) -> dict[str, Scenario]:
+    """45 MB in and out of one pod: medians in milliseconds, and by how much the sidecar grew at most."""
+    if WHY_IMPOSSIBLE:
+        return {"pod_45mb": {"skipped": WHY_IMPOSSIBLE}}
+    rounds = _rounds(45, n)
+    into = [found["one in: prepare ms"] for found in rounds]
+    out = [found["one out: start to finished ms"] for found in rounds]
+    grown = [found[f"one {way}: sidecar grew KiB"] for found in rounds for way in ("in", "out")]
+    figures = {"in_p50_ms": statistics.median(into), "out_p50_ms": statistics.median(out)}
+    rounded = {name: round(value, 1) for name, value in figures.items()}
+    return {"pod_45mb": {"n": n, "errors": 0, **rounded, "sidecar_growth_mib": round(max(grown) / 1024, 1)}}
+
+
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--megabytes", type=int, default=45)
     options.add_argument("--rounds", type=int, default=5)
     chosen = options.parse_args()
-    ours, theirs = multiprocessing.Pipe()
-    store = multiprocessing.Process(target=_store, args=(theirs,), daemon=True)
-    store.start()
-    port = ours.recv()
-    rounds = []
-    with tempfile.TemporaryDirectory() as base:
-        for _ in range(chosen.rounds):
-            rounds.append(asyncio.run(_measure(port, chosen.megabytes, Path(base))))  # noqa: PERF401
+    rounds = _rounds(chosen.megabytes, chosen.rounds)
     print(f"{chosen.megabytes} MB in one file; {MANY} files of 1 kB; {chosen.rounds} rounds")
     print(f"{'':40} {'median':>8} {'best':>8} {'worst':>8}")
     for name in rounds[0]:
         values = [one[name] for one in rounds]
         print(f"{name:40} {statistics.median(values):8.1f} {min(values):8.1f} {max(values):8.1f}")
-    store.terminate()
-    store.join()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.canary import canary
 from bench.costs import api_writes, idle_memory
 from bench.figures import Scenario
 from bench.files import download_50, slow_exec, upload_150
@@ -22,6 +23,8 @@ from bench.languages import languages
 from bench.large_restart import large_restart
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
+from bench.pod_files import pod_45mb
+from bench.pod_memory import output_1gb
 from bench.readiness import pod_ready
 from bench.report import facts, table
 from bench.system import System
@@ -49,6 +52,9 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "operator_container_killed": (10, 2, lambda system, n, _t: container_killed(system, n)),
     "operator_pod_killed": (10, 2, lambda system, n, _t: pod_killed(system, n)),
     "operator_restart_large": (5, 2, lambda _system, n, _t: large_restart(n)),
+    "canary": (30, 5, lambda system, n, _t: canary(system, n)),
+    "pod_output_1gb": (3, 1, lambda _system, n, _t: output_1gb(n)),
+    "pod_45mb": (5, 1, lambda _system, n, _t: pod_45mb(n)),
     "throughput_1": (1, 1, lambda system, _n, seconds: throughput(system, 1, seconds)),
     "throughput_4": (1, 1, lambda system, _n, seconds: throughput(system, 4, seconds)),
 }

@@ -8,7 +8,8 @@
 //   before    those calls, out of `calls` below (default: list)
 //   timeout   axios' time limit in milliseconds; null: none
 //   ownAgent  whether axios gets an agent of its own that keeps no connections, as newer LibreChat does it
-//   client    what makes the run: node-fetch, undici (Node's own fetch) or tool (execute_code)
+//   client    what makes the run: node-fetch, undici (Node's own fetch), programmatic (/exec/programmatic by node-fetch),
+//             tool (execute_code) or tools (run_tools_with_code)
 //   pause     milliseconds between the calls and the run (50)
 //   seconds   how long the run takes, instead of the order's
 // Connections are pooled by host and port: every case needs an address that no other case of the process has.
@@ -40,6 +41,7 @@ const calls = {
 /** What makes the run. Each is called before the clock starts and returns what is timed. */
 const clients = {
   'node-fetch': (base, seconds) => () => fetched(nodeFetch, base, seconds),
+  programmatic: (base, seconds) => () => fetched(nodeFetch, base, seconds, '/exec/programmatic', { tools: [{ name: 'x' }] }),
   undici: (base, seconds) => () => fetched(fetch, base, seconds),
   tool: (base, seconds) => {
     const tool = toolFor(base);
@@ -50,13 +52,24 @@ const clients = {
   },
 };
 
+clients.tools = (base, seconds) => {
+  const tool = programmaticFor(base);
+  const toolMap = new Map([['x', { invoke: async () => 1 }]]);
+  const toolDefs = [{ name: 'x', allowed_callers: ['code_execution'], parameters: { type: 'object', properties: {} } }];
+  return async () => {
+    const message = await tool.invoke(
+      { ...lc.toolCall({ code: sleeping(seconds) }), name: 'run_tools_with_code', toolMap, toolDefs });
+    return { stdout: message.content };
+  };
+};
+
 const sleeping = (seconds) => `import time\ntime.sleep(${seconds})\nprint("woke")`;
 
-async function fetched(using, base, seconds) {
-  const response = await using(`${base}/exec`, {
+async function fetched(using, base, seconds, path = '/exec', more = {}) {
+  const response = await using(`${base}${path}`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json', ...lc.headers(order), 'X-Seconds': `${seconds}` },
-    body: JSON.stringify({ lang: 'py', code: sleeping(seconds) }),
+    body: JSON.stringify({ lang: 'py', code: sleeping(seconds), ...more }),
   });
   const body = await response.json();
   return { status: response.status, stdout: body.stdout };
@@ -69,6 +82,12 @@ function toolFor(base) {
   delete require.cache[file];
   const { createCodeExecutionTool } = require(file);
   return createCodeExecutionTool({ user_id: lc.USER, ...lc.keyParameters(order) });
+}
+
+/** The programmatic tool of a version that takes a base URL. */
+function programmaticFor(base) {
+  const { createProgrammaticToolCallingTool } = lc.clientPackage(order.agents);
+  return createProgrammaticToolCallingTool({ baseUrl: base, ...lc.keyParameters(order) });
 }
 
 async function callBefore(one, base) {

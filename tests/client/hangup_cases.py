@@ -94,7 +94,9 @@ def all_cases() -> list[Case]:
     for axios in OLD_AND_NEW:
         variants(made, axios)
         other_calls(made, axios)
+        programmatic(made, axios)
     the_tool(made)
+    the_programmatic_tool(made)
     return made.cases
 
 
@@ -168,6 +170,32 @@ def other_calls(made: Collection, axios: str) -> None:
                 reused=cure not in CLOSING,
                 fails_after=POOL_SECONDS if cure == "no cure" else None,
             )
+
+
+def programmatic(made: Collection, axios: str) -> None:
+    """The other address that runs programs is cured like the first."""
+    for cure in CURES:
+        made.add(
+            f"{cure}, programmatic, axios {axios}",
+            calls(axios, 5000, client="programmatic"),
+            cure,
+            reused=cure not in CLOSING,
+            fails_after=POOL_SECONDS if cure == "no cure" else None,
+        )
+
+
+def the_programmatic_tool(made: Collection) -> None:
+    """The same with the tool of the newest client."""
+    generation = GENERATIONS[-1]
+    for cure in CURES:
+        made.add(
+            f"{cure}, run_tools_with_code of {generation.agents}",
+            calls(generation.axios, 5000, client="tools"),
+            cure,
+            reused=cure not in CLOSING,
+            fails_after=POOL_SECONDS if cure == "no cure" else None,
+            generation=generation,
+        )
 
 
 def the_tool(made: Collection) -> None:

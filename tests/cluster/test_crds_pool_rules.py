@@ -46,6 +46,29 @@ def refused_both_ways(kubectl: Kubectl, spec: Json) -> list[str]:
     ]
 
 
+def restricted(*peers: Json, ports: list[Json] | None = None) -> Json:
+    """Spec fields of a pool whose pods may reach these."""
+    return {"network": "Restricted", "egress": [{"to": list(peers), "ports": ports or []}]}
+
+
+def test_egress_can_be_given_changed_and_removed(kubectl: Kubectl) -> None:
+    peers = [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}},
+        {"ipBlock": {"cidr": "2001:db8::/32"}},
+        {"namespaceSelector": {"matchLabels": {"a": "b"}}, "podSelector": {}},
+    ]
+    name = created(kubectl, **restricted(*peers, ports=[{"port": 443}, {"port": 8000, "endPort": 8080}]))
+    stored = kubectl.get("epool", name)["spec"]["egress"]
+    assert stored[0]["ports"][0] == {"port": 443, "protocol": "TCP"}
+    kubectl.out(*patch_arguments("epool", name, {"spec": {"egress": [{"to": [{"podSelector": {}}]}]}}))
+    said = kubectl.refusal(*patch_arguments("epool", name, {"spec": {"network": "None"}}))
+    assert "egress is for network Restricted only" in said
+    said = kubectl.refusal(*patch_arguments("epool", name, {"spec": {"network": None}}))
+    assert "egress is for network Restricted only" in said
+    kubectl.out(*patch_arguments("epool", name, {"spec": {"network": None, "egress": None}}))
+    assert kubectl.get("epool", name)["spec"]["network"] == "None"
+
+
 def test_defaults_are_those_of_the_models(kubectl: Kubectl) -> None:
     stored = kubectl.create(pool())["spec"]
     model = PoolSpec.model_validate(pool()["spec"])
@@ -148,7 +171,23 @@ def test_unknown_fields_are_told_and_dropped(kubectl: Kubectl) -> None:
         ({"runtime": {"image": ""}}, "spec.runtime.image"),
         ({"onEmpty": {"policy": "ColdStart"}}, 'supported values: "Wait", "Reject"'),
         ({"onEmpty": {"waitSeconds": 601}}, "less than or equal to 600"),
-        ({"network": "Restricted"}, 'supported values: "None", "Unmanaged"'),
+        ({"network": "Some"}, 'supported values: "None", "Restricted", "Unmanaged"'),
+        ({"egress": [{"to": [{"podSelector": {}}]}]}, "egress is for network Restricted only"),
+        (restricted({"ipBlock": {"cidr": "10.0.0.0"}}), "egress[0].to[0].ipBlock.cidr"),
+        (restricted({"ipBlock": {"cidr": "10.0.0.0/33"}}), "must be a range of addresses"),
+        (
+            restricted({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}),
+            "every range in except must lie in cidr",
+        ),
+        (restricted({}), "give either ipBlock, or podSelector or namespaceSelector or both"),
+        (
+            restricted({"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}),
+            "give either ipBlock, or podSelector or namespaceSelector or both",
+        ),
+        (restricted(), "at least 1 items"),
+        (restricted({"podSelector": {}}, ports=[{"port": 0}]), "greater than or equal to 1"),
+        (restricted({"podSelector": {}}, ports=[{"port": 9, "endPort": 8}]), "endPort must not be less than"),
+        (restricted({"podSelector": {}}, ports=[{"port": 9, "protocol": "SCTP"}]), "Unsupported value"),
         ({"updateStrategy": {"maxUnavailable": 0}}, "greater than or equal to 1"),
         ({"pod": {"tolerations": [{"operator": "Sometimes"}]}}, "Unsupported value"),
         ({"pod": {"nodeSelector": {f"k{n}": "v" for n in range(33)}}}, "at most 32 items"),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from contract.fakes_sidecar.client import Client, job, start
+from contract.fakes_sidecar.client import SESSION, Client, job, start
 from contract.fakes_sidecar.harness import Sidecar, sidecar
 from contract.fakes_sidecar.runner import EXIT_OK, FakeRunner, Script, frame
 from kubecoderun_sidecar import run, runtime
-from kubecoderun_sidecar.protocol import RunResult, Started
+from kubecoderun_sidecar.protocol import InlineCode, Limits, PrepareRequest, RunResult, SessionRef, Started
 
 HELLO = frame("H", {"protocol": 1, "languages": ["py"]})
 WARM = frame("W", {"preloaded": ["numpy"], "failed": {}})
@@ -375,6 +375,31 @@ async def test_the_time_limit_has_a_backstop(
         assert 0.4 <= result.usage.wall_seconds < 3
         assert (await pod.client().request("GET", "/v1/state")).json["runtime"] == "lost"
         assert result.stdout.bytes > 0
+
+
+async def test_the_output_limit_has_a_backstop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames without end from a runner that pays no attention to its order."""
+    monkeypatch.setattr(run, "OUTPUT_GRACE_BYTES", 1 << 20)
+
+    async def endless(runner: FakeRunner) -> None:
+        await runner.warm_up()
+        await runner.prepare()
+        assert runner.job["outputBytes"] == 1 << 20
+        await runner.send(frame("S"))
+        while True:
+            await runner.send(frame("O", b"x" * 65536), frame("E", b"y" * 65536))
+
+    async with sidecar(tmp_path) as pod:
+        client = await pod.play(endless)
+        limits = Limits(30, 65536, printed_bytes=1 << 20)
+        order = PrepareRequest(SessionRef("n", "n", SESSION), "py", InlineCode("x"), limits=limits)
+        assert (await client.request("POST", "/v1/prepare", order.to_json())).status == 200
+        result = await client.result(start())
+        assert result.reason == "OutputLimit"
+        assert result.stdout.bytes + result.stderr.bytes <= (2 << 20) + 65536
+        told = str(result.stderr.text).partition("[kubecoderun] ")[2]
+        assert told.startswith("Output limit: the program was ended after printing 2")
+        assert told.count("\n") == 1
 
 
 # ---- cancel

@@ -177,9 +177,10 @@ class RunnerProcess(RunnerEnd):
         tools: str = "/usr/bin:/bin",
         scratch: str | None = None,
         uid: int | None = None,
+        cgroup: Path | None = None,
     ) -> None:
         """For root only: `scratch`, size of a file system of its own for the working directory; `uid`,
-        another user to run as."""
+        another user to run as; `cgroup`, a memory cgroup (v1), which becomes the only one that is seen."""
         self.workspace = folder
         self._temporary = tempfile.TemporaryDirectory(prefix="kcr-")
         base = Path(self._temporary.name)
@@ -210,6 +211,11 @@ class RunnerProcess(RunnerEnd):
         )
         mount = f'mount -t tmpfs -o size={scratch} scratch {folder} && exec "$@"'
         mounted = ["sh", "-c", mount, "sh"] if scratch else []
+        if cgroup is not None:
+            seen = (
+                f'echo $$ > {cgroup}/cgroup.procs && mount --bind {cgroup} /sys/fs/cgroup/memory && exec "$@"'
+            )
+            mounted = ["sh", "-c", seen, "sh", *mounted]
         if uid is not None:
             os.chown(folder, uid, uid)
             mounted += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]

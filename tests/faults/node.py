@@ -177,10 +177,17 @@ class Node:
         elif known is None or known.pod_uid != meta["uid"]:
             self._spawn(self._start(meta["name"], meta["uid"]))
 
+    def _make(self, name: str, uid: str) -> PodSidecar:
+        """The sidecar of a new pod."""
+        return PodSidecar(uid, Verifier([self._public_key], uid), name=name)
+
+    async def _warm_up(self, sidecar: PodSidecar) -> None:
+        """What comes before a pod is ready."""
+        await asyncio.sleep(self.ready_after)
+
     async def _start(self, name: str, uid: str) -> None:
         address = next(self._addresses)
-        verifier = Verifier([self._public_key], uid)
-        sidecar = self._by_pod[name] = self._by_address[address] = PodSidecar(uid, verifier, name=name)
+        sidecar = self._by_pod[name] = self._by_address[address] = self._make(name, uid)
         self.sidecars.append(sidecar)
         binding = {
             "apiVersion": "v1",
@@ -194,7 +201,7 @@ class Node:
             # 404: deleted meanwhile. 409: bound already, by a node of an earlier test.
             if refused.status not in (404, 409):
                 raise
-        await asyncio.sleep(self.ready_after)
+        await self._warm_up(sidecar)
         running = {"running": {"startedAt": now()}}
         await self._patch_status(
             name,

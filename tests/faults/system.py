@@ -56,9 +56,10 @@ class System:
 
     # --- programs ---------------------------------------------------------------------------------
 
-    async def with_programs(self, operators: int = 1, front_ends: int = 1) -> None:
-        """The pool, so many operators and front ends; wait until all is ready and the pool full."""
-        await self.pool()
+    async def with_programs(self, operators: int = 1, front_ends: int = 1, **spec: Any) -> None:
+        """The pool, with fields of its spec, so many operators and front ends; wait until all is ready and
+        the pool full."""
+        await self.pool(**spec)
         for _ in range(operators):
             await self.operator()
         for _ in range(front_ends):
@@ -268,14 +269,16 @@ def _is_warm_and_ready(pod: Json) -> bool:
 
 
 @asynccontextmanager
-async def system(plane: ControlPlane, folder: Path, **attributes: Any) -> AsyncIterator[System]:
+async def system(
+    plane: ControlPlane, folder: Path, node_class: type[Node] = Node, **attributes: Any
+) -> AsyncIterator[System]:
     """A system without operator and front end. At the end all it made is taken away, and the watcher of the
     invariants has its say."""
     async with AsyncExitStack() as stack:
         api = plane.api()
         stack.push_async_callback(api.close)
         await _clear(api)
-        node = await stack.enter_async_context(Node(api, SIGNATURES.public_key).serving())
+        node = await stack.enter_async_context(node_class(api, SIGNATURES.public_key).serving())
         store = await stack.enter_async_context(object_store())
         sides = [
             await stack.enter_async_context(FaultProxy(plane.url, tls=plane.tls, token=plane.token).serving())

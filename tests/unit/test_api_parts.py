@@ -16,8 +16,8 @@ from kubecoderun_api.auth import KeyRing, Verdict
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.log import JsonLines
+from kubecoderun_api.manifests import manifest
 from kubecoderun_api.middleware import normal_path, route_of
-from kubecoderun_api.sessions import manifest
 from kubecoderun_api.watching import backoff
 from kubecoderun_crds import names
 from kubecoderun_crds.session import SessionSpec

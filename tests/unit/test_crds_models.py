@@ -13,16 +13,10 @@ from pydantic import ValidationError
 from kubecoderun_crds.fields import LANGUAGES, Condition, EnvVar, Model
 from kubecoderun_crds.pool import MAX_TIMEOUT_SECONDS, PoolSpec, PoolStatus
 from kubecoderun_crds.reasons import Phase, Reason
+from kubecoderun_crds.result import Result
 from kubecoderun_crds.scheduling import Affinity
 from kubecoderun_crds.schema import structural
-from kubecoderun_crds.session import (
-    INLINE_CODE_BYTES,
-    Request,
-    Result,
-    SessionSpec,
-    SessionStatus,
-    fits_inline,
-)
+from kubecoderun_crds.session import INLINE_CODE_BYTES, Request, SessionSpec, SessionStatus, fits_inline
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +166,10 @@ def test_not_quantities(quantity: object) -> None:
         {"runtime": {"image": "x", "languages": []}},
         {"runtime": {"image": "x", "languages": ["cobol"]}},
         {"runtime": {"image": "x", "preload": ["os; evil"]}},
-        {"network": "Restricted"},
+        {"network": "Some"},
+        {"network": "Restricted", "egress": [{"to": []}]},
+        {"network": "Restricted", "egress": [{"to": [{"ipBlock": {"cidr": "everywhere"}}]}]},
+        {"network": "Restricted", "egress": [{"to": [{"podSelector": {}}], "ports": [{"port": 0}]}]},
         {"onEmpty": {"policy": "ColdStart"}},
         {"onEmpty": {"waitSeconds": 601}},
         {"limits": {"maxTimeoutSeconds": MAX_TIMEOUT_SECONDS + 1}},

@@ -38,12 +38,9 @@ async def execute(request: Request) -> Response:
     files = references.parse(body.pop("files", None))
     pool = _pool_for(services, call, context)
     # In a workspace that is there already, a run needs no other pod.
-    excess = None if call.hint else excess_wait(pool, services.settings.pod_refill_seconds)
-    if excess is not None:
-        full = answers.busy("QueueFull", min(excess, 3600))
-        context.facts["reason"] = full.reason
-        services.metrics.runs.labels(call.language, full.reason).inc()
-        return JSONResponse(full.body, full.status, full.headers)
+    full = None if call.hint else full_queue(services, context, pool, call.language)
+    if full is not None:
+        return full
     return _respond(services, context, call, files, pool)
 
 
@@ -86,21 +83,38 @@ def _respond(
     )
 
 
+def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
+    """429 if the pool's queue is longer than its sessions may wait."""
+    excess = excess_wait(pool, services.settings.pod_refill_seconds)
+    if excess is None:
+        return None
+    full = answers.busy("QueueFull", min(excess, 3600))
+    context.facts["reason"] = full.reason
+    services.metrics.runs.labels(language, full.reason).inc()
+    return JSONResponse(full.body, full.status, full.headers)
+
+
 def _pool_for(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:
     """The pool for a call, which loses its hint if no pool has workspaces for its language."""
-    language = call.language
+    pool = pool_for(services, call.language)
+    if call.hint is None:
+        return pool
+    steady = services.pools.choose_for_workspace(call.language)
+    if steady is not None:
+        context.profile = Profile.STATEFUL
+        return steady
+    call.hint = None
+    if context.profile is Profile.STATEFUL:
+        wire.refuse(
+            f"No pool keeps state between runs of {call.language}.", error="stateful_workspace_unsupported"
+        )
+    return pool
+
+
+def pool_for(services: Services, language: str) -> Pool:
+    """The pool that serves a language. Raises BadRequest if there is none, or the process is not ready."""
     if not services.pools.known or services.sessions.stopping:
         wire.refuse("The service is starting up or shutting down.", error="service_unavailable", status=503)
-    if call.hint is not None:
-        steady = services.pools.choose_for_workspace(language)
-        if steady is not None:
-            context.profile = Profile.STATEFUL
-            return steady
-        call.hint = None
-        if context.profile is Profile.STATEFUL:
-            wire.refuse(
-                f"No pool keeps state between runs of {language}.", error="stateful_workspace_unsupported"
-            )
     pool = services.pools.choose(language)
     if pool is None:
         offered = ", ".join(services.pools.languages()) or "none"

@@ -18,6 +18,7 @@ from contract.fakes.apiserver import ApiServer
 from contract.fakes.store import Json, RefusedError, now
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
+    Called,
     Captured,
     Finished,
     Heartbeat,
@@ -25,11 +26,14 @@ from kubecoderun_sidecar.protocol import (
     Owner,
     PrepareRequest,
     Refusal,
+    ResultsRequest,
     RunResult,
     SkippedFile,
     Started,
     StartRequest,
     StateAnswer,
+    ToolCall,
+    ToolResult,
     Usage,
     Verifier,
 )
@@ -71,6 +75,13 @@ class Sidecar:
     """UIDs of the sessions whose programs were started, in that order."""
     outdated: bool = False
     """It does not know of workspaces."""
+    waiting: dict[str, ToolCall] = field(default_factory=dict)
+    """Tool calls without a result."""
+    given: dict[str, ToolResult] = field(default_factory=dict)
+    """Results of tool calls; the first one counts."""
+    refuse_results: list[tuple[int, Refusal]] = field(default_factory=list)
+    """How to answer the next requests that bring results."""
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _done: asyncio.Event = field(default_factory=asyncio.Event)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _run: asyncio.Task[None] | None = None
@@ -94,7 +105,13 @@ class Sidecar:
         if call == "state":
             session = self.request.session if self.request is not None else None
             state = StateAnswer(
-                self.owner, self.epoch, self._state(), "warm", session, self.reserved, self.starts
+                self.owner,
+                self.epoch,
+                self._state(),
+                "warm",
+                session=session,
+                reserved=self.reserved,
+                started=self.starts,
             )
             return web.Response(body=state.to_json())
         wanted = Owner("retired" if call == "retire" else "session", caller.session_uid)
@@ -120,6 +137,14 @@ class Sidecar:
             self.cancelled = True
             self._wake.set()
             return web.json_response({}, status=202)
+        if call == "results":
+            if self.refuse_results:
+                return _refuse(*self.refuse_results.pop(0))
+            for result in ResultsRequest.parse(body).results:
+                if self.waiting.pop(result.id, None) is not None:
+                    self.given[result.id] = result
+            self._wake.set()
+            return web.json_response({"state": "taken"})
         return await self._start(request, body)
 
     async def _prepare(self, wanted: Owner, body: bytes) -> web.Response:
@@ -157,9 +182,15 @@ class Sidecar:
             if request.transport is not None:
                 request.transport.abort()
             return response
+        told: set[str] = set()
         while not self._done.is_set():
+            calls = tuple(call for id, call in self.waiting.items() if id not in told)
+            told.update(call.id for call in calls)
+            if calls:
+                await response.write(protocol.event_line(Called(calls)))
             try:
-                await asyncio.wait_for(self._done.wait(), 1.0)
+                await asyncio.wait_for(self._news.wait(), 1.0)
+                self._news.clear()
             except TimeoutError:
                 if request.transport is None or request.transport.is_closing():
                     return response
@@ -170,7 +201,9 @@ class Sidecar:
 
     async def _program(self) -> None:
         """print:TEXT, escape, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES,
-        raw:BASE64, file:PATH (a new file), change:PATH (of an input), skip:PATH (too large)."""
+        raw:BASE64, file:PATH (a new file), change:PATH (of an input), skip:PATH (too large), call:N (as many
+        tool calls at the same time, whose results are printed), store:BYTES (a call whose input is in the
+        store)."""
         assert self.request is not None
         code = self.request.code
         words = (code.text if isinstance(code, protocol.InlineCode) else "print:stored").split()
@@ -191,6 +224,8 @@ class Sidecar:
                 files.append(OutputFile(id, value, 3, replaces=name == "change"))
             elif name == "skip":
                 skipped.append(SkippedFile(value, "size"))
+            elif name in ("call", "store"):
+                out += await self._call(name, int(value))
             elif name == "escape":
                 out += "\x1b[31m"
             elif name == "raw":
@@ -230,6 +265,21 @@ class Sidecar:
         )
         await self.conclude()
         self._done.set()
+        self._news.set()
+
+    async def _call(self, kind: str, count: int) -> str:
+        """Make calls and wait for their results."""
+        made = []
+        for _ in range(count if kind == "call" else 1):
+            id = f"call_{len(self.given) + len(self.waiting) + 1:03d}"
+            stored = ToolCall(id, "add", None, count, "a" * 64)
+            self.waiting[id] = ToolCall(id, "add", f'{{"id":"{id}"}}') if kind == "call" else stored
+            made.append(id)
+        self._news.set()
+        while self.waiting and not self.cancelled:
+            self._wake.clear()
+            await self._wake.wait()
+        return "".join(f"{self.given[id].value or self.given[id].error}," for id in made if id in self.given)
 
     async def conclude(self) -> None:
         """What comes between the end of the program and the answer; nothing here."""

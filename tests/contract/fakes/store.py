@@ -55,6 +55,7 @@ class Store:
                 ("executionpools", True),
                 ("executionsessions", True),
                 ("leases", False),
+                ("networkpolicies", False),
             ]
         }
         self.admit: Callable[[str, Json], None] = lambda _resource, _object: None
@@ -124,10 +125,11 @@ class Store:
         del self.collections[resource].objects[namespace, name]
         after = copy.deepcopy(before)
         self._record(resource, after, "DELETED", before)
-        for pod in self.all("pods"):
-            owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
-            if before["metadata"]["uid"] in owners:
-                self.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for kind in ("pods", "networkpolicies"):
+            for owned in self.all(kind):
+                owners = {owner["uid"] for owner in owned["metadata"].get("ownerReferences", ())}
+                if before["metadata"]["uid"] in owners:
+                    self.delete(kind, owned["metadata"]["namespace"], owned["metadata"]["name"])
         return before
 
     @staticmethod

@@ -207,14 +207,26 @@ class FakeApiServer:
             return
         bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version)}}}
         await response.write(json.dumps(bookmark).encode() + b"\n")
+        visible: dict[str, Json] = {}
         while True:
             changed = self._changed
             for moment, kind, of, resource in list(self._events):
                 if moment > version and of == plural and not self.deaf:
                     version = moment
+                    name = resource["metadata"]["name"]
+                    before = visible.pop(name, None)
                     if _matches(resource, selector):
+                        visible[name] = resource
                         event = {"type": kind, "object": resource}
-                        await response.write(json.dumps(event).encode() + b"\n")
+                        if before is None and kind == "MODIFIED":
+                            event["type"] = "ADDED"
+                    elif before is not None:
+                        # As the API server tells of an object whose labels do not match any more.
+                        version_now = {**before["metadata"], "resourceVersion": str(moment)}
+                        event = {"type": "DELETED", "object": {**before, "metadata": version_now}}
+                    else:
+                        continue
+                    await response.write(json.dumps(event).encode() + b"\n")
             await changed.wait()
 
     async def create(self, request: web.Request) -> web.StreamResponse:
@@ -289,7 +301,9 @@ class FakeApiServer:
 
 def _merge(target: Json, change: Json) -> None:
     for key, value in change.items():
-        if isinstance(value, dict):
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict):
             _merge(target.setdefault(key, {}), value)
         else:
             target[key] = value
@@ -321,6 +335,7 @@ def _allowed(before: Json, after: Json) -> bool:
         and len(set(removed)) == len(removed)
         and set(old.get("removedFiles", [])) <= set(removed)
         and old.get("expiresAt", "") <= new.get("expiresAt", "")
+        and all(new.get("toolResults", {}).get(id) == had for id, had in old.get("toolResults", {}).items())
     )
 
 

@@ -86,6 +86,16 @@ async def running(*, ready: bool = True, **settings: Any) -> AsyncIterator[Syste
 
 
 @asynccontextmanager
+async def another(system: System, **settings: Any) -> AsyncIterator[System]:
+    """A second front end before the same API server and store."""
+    made = system.services.settings.model_copy(update={"replica_uid": "another", **settings})
+    async with _serving(made, system.api) as (services, port):
+        second = System(system.api, system.store, services, port, system.keys_file)
+        await system.api.until(lambda: not services.unready())
+        yield second
+
+
+@asynccontextmanager
 async def _serving(settings: Settings, api: FakeApiServer) -> AsyncIterator[tuple[Services, int]]:
     async def configuration() -> Configuration:
         return Configuration(host=api.url)

@@ -1,0 +1,158 @@
+"""Carries out what /exec/programmatic asks for: starts programs that call tools, brings them results,
+cancels."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from kubecoderun_api import answers, log, runs, toolcalls, wire
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.cluster import ClusterError
+from kubecoderun_api.pools import Pool
+from kubecoderun_api.references import Reference
+from kubecoderun_api.services import Services
+from kubecoderun_api.toolcalls import Continuation, Given
+from kubecoderun_api.transfer import StoreError
+from kubecoderun_api.waiters import NoResult
+from kubecoderun_crds import names
+from kubecoderun_crds.toolcalls import input_object, result_object
+
+Json = dict[str, Any]
+_NOT_FOUND: Final = 404
+
+
+async def start(
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+    label: str | None,
+) -> Answer:
+    """Start a program; the answer is its end or the calls that it waits for. Only cancelling raises."""
+    secret = toolcalls.new_secret()
+    metadata = {
+        "annotations": {names.ANNOTATION_CONTINUATION: toolcalls.digest(secret)},
+        "labels": _labels(label),
+    }
+    pausing = runs.Pausing(
+        toolcalls.pending, metadata, timedelta(seconds=services.settings.tool_waits_seconds)
+    )
+    return await _told(
+        services, session, secret, await runs.run(services, session, call, files, pool, pausing)
+    )
+
+
+async def resume(
+    services: Services, continuation: Continuation, resource: Mapping[str, Any], label: str | None
+) -> Answer:
+    """Bring results; the answer is the end of the program or what it waits for next. Only cancelling
+    raises."""
+    session = continuation.session
+    try:
+        answer = await _resumed(services, continuation, resource, label)
+    except wire.BadRequest as error:
+        answer = Answer(error.status, error.body, "BadRequest", str(error.body.get("message", "")))
+    except NoResult as error:
+        answer = answers.own_fault(error.name)
+    except StoreError:
+        answer = answers.own_fault("StoreFailed")
+    except Exception as error:
+        log.event("continuation_failed", level=log.ERROR, error=error, session=session)
+        answer = answers.own_fault("InternalError")
+    return await _told(services, session, continuation.secret, answer)
+
+
+async def _resumed(
+    services: Services, continuation: Continuation, resource: Mapping[str, Any], label: str | None
+) -> Answer:
+    session, settings = continuation.session, services.settings
+    status = resource.get("status") or {}
+    if toolcalls.has_ended(status):
+        return await runs.ended(services, session, status)
+    fresh = toolcalls.new_results(resource, continuation.results)
+    added = {**fresh.inline, **await _store(services, session, fresh.stored)}
+    change: Json = {"metadata": {"labels": {names.LABEL_CALL: label}}}
+    if added:
+        change["spec"] = {"toolResults": added}
+    found = await services.sessions.resume(
+        session,
+        change,
+        toolcalls.pending,
+        wait_seconds=_longest(services, resource) + settings.wait_slack_seconds,
+    )
+    if toolcalls.PENDING in found:
+        return runs.paused(found)
+    if toolcalls.is_too_late(found):
+        raise too_late()
+    return await runs.ended(services, session, found)
+
+
+def too_late() -> wire.BadRequest:
+    """Nobody has a session to continue."""
+    return wire.BadRequest(404, {"error": "Execution not found or expired", "message": "Start it again."})
+
+
+async def _store(services: Services, session: str, results: Sequence[Given]) -> Json:
+    """Put long results into the store; what the session says of them."""
+
+    async def put(entry: Given) -> tuple[str, Json]:
+        reference = await services.store.put_value(
+            session, result_object(entry.call), str(entry.value).encode()
+        )
+        return entry.call, {"valueRef": reference}
+
+    return dict(await asyncio.gather(*map(put, results)))
+
+
+async def _told(services: Services, session: str, secret: str, answer: Answer) -> Answer:
+    """The answer in the words of this endpoint."""
+    calls = answer.body.get(toolcalls.PENDING)
+    if calls is None:
+        return toolcalls.final(answer)
+    try:
+        inputs = await asyncio.gather(*(_input(services, session, id, call) for id, call in calls.items()))
+    except StoreError:
+        return toolcalls.final(answers.own_fault("StoreFailed"))
+    named = {id: (call["name"], given) for (id, call), given in zip(calls.items(), inputs, strict=True)}
+    return toolcalls.asking(session, secret, named)
+
+
+async def _input(services: Services, session: str, id: str, call: Mapping[str, Any]) -> Any:
+    if "inputRef" not in call:
+        return json.loads(call.get("input") or "{}")
+    reference = call["inputRef"]
+    return json.loads(await services.store.get_value(session, input_object(id), reference))
+
+
+def _longest(services: Services, resource: Mapping[str, Any]) -> int:
+    """Seconds that the program may run, by its pool's rules."""
+    request = resource["spec"]["request"]
+    pool = services.pools.named((request.get("poolRef") or {}).get("name", ""))
+    asked = request.get("timeoutSeconds")
+    return pool.time_limit(asked) if pool is not None else int(asked or 300)
+
+
+def _labels(label: str | None) -> dict[str, str]:
+    return {names.LABEL_CALL: label} if label else {}
+
+
+async def cancel(services: Services, label: str) -> bool | None:
+    """End the program of a call, whichever replica it waits in. True if it was asked to end, False if it has
+    ended, None if there is none. Raises NoResult."""
+    task = services.calls.get(label)
+    if task is not None:
+        task.cancel()
+        return True
+    try:
+        page = await services.cluster.list_page(names.SESSION_PLURAL, selector=f"{names.LABEL_CALL}={label}")
+        going_on = [one for one in page["items"] if not toolcalls.has_ended(one.get("status") or {})]
+        for resource in going_on:
+            await services.cluster.cancel_session(resource["metadata"]["name"])
+    except ClusterError as error:
+        if error.status != _NOT_FOUND:
+            raise NoResult("NotCancelled") from None
+        return False  # it has been deleted in the meantime
+    return bool(going_on) if page["items"] else None

@@ -1,0 +1,154 @@
+"""POST /exec/programmatic: a program that calls its client's tools; and its continuation and cancellation."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from kubecoderun_api import continuations, log, openapi, references, schemas, toolcalls, wire
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.connection import ExecResponse
+from kubecoderun_api.middleware import CONTEXT, RequestContext
+from kubecoderun_api.routes.exec import full_queue, pool_for
+from kubecoderun_api.routes.intake import authorised_body
+from kubecoderun_api.services import Services
+from kubecoderun_api.settings import OnDisconnect
+from kubecoderun_crds import names
+
+router = APIRouter()
+PATHS: Final = ("/exec/programmatic", "/exec/programmatic/cancel")
+Json = dict[str, Any]
+
+
+@router.post(
+    "/exec/programmatic",
+    response_model=schemas.ProgrammaticAnswer,
+    responses=openapi.errors(400, 401, 404, 408, 409, 413, 429, 503, 504),
+    openapi_extra=openapi.json_body(schemas.ProgrammaticCall),
+)
+async def programmatic(request: Request) -> Response:
+    """Start a program, or bring it the results of its tool calls."""
+    services: Services = request.app.state.services
+    context: RequestContext = request.scope[CONTEXT]
+    body = await authorised_body(request, services)
+    label = _label(request)
+    if label is not None and label in services.calls:
+        wire.refuse("A call with this request id is in progress.", error="duplicate_request", status=409)
+    if "continuation_token" in body:
+        return await _continue(services, context, body, label)
+    return _start(request, services, context, body, label)
+
+
+def _start(
+    request: Request, services: Services, context: RequestContext, body: Json, label: str | None
+) -> Response:
+    if request.headers.get(toolcalls.WORKSPACE_HEADER):
+        wire.refuse(
+            "Workspaces on a machine of the user's own are not offered here.",
+            error="stateful_workspace_unsupported",
+        )
+    call = toolcalls.parse_start(body)
+    files = references.parse(body.pop("files", None))
+    pool = pool_for(services, call.language)
+    full = full_queue(services, context, pool, call.language)
+    if full is not None:
+        return full
+    session = names.session_name()
+    context.facts.update(session=session, language=call.language, pool=pool.name, tools=len(call.tools))
+    work = continuations.start(services, session, call, files, pool, label)
+    return _respond(services, context, session, label, work)
+
+
+async def _continue(services: Services, context: RequestContext, body: Json, label: str | None) -> Response:
+    continuation = toolcalls.parse_continuation(body)
+    session = continuation.session
+    body.clear()  # the results are in the continuation; one copy of them is enough
+    context.facts.update(session=session, results=len(continuation.results))
+    if services.sessions.stopping:
+        wire.refuse("The service is shutting down.", error="shutting_down", status=503)
+    resource = await services.sessions.read(session)
+    if resource is None or not toolcalls.may_continue(resource, continuation.secret):
+        raise continuations.too_late()
+    if toolcalls.is_too_late(resource.get("status") or {}):
+        raise continuations.too_late()
+    if services.sessions.waits_for(session):
+        wire.refuse(
+            "The program is being continued by another call.", error="continuation_in_flight", status=409
+        )
+    work = continuations.resume(services, continuation, resource, label)
+    return _respond(services, context, session, label, work)
+
+
+def _respond(
+    services: Services,
+    context: RequestContext,
+    session: str,
+    label: str | None,
+    work: Coroutine[Any, Any, Answer],
+) -> Response:
+    async def run() -> Answer:
+        task = asyncio.current_task()
+        if label is not None and task is not None:
+            services.calls[label] = task
+        try:
+            answer = await work
+        except asyncio.CancelledError:
+            if task is None or context.exchange.left_after is not None or services.sessions.stopping:
+                raise
+            # Cancelled by a request of its own, while its client is still there.
+            answer = toolcalls.cancelled(session)
+        finally:
+            if label is not None:
+                services.calls.pop(label, None)
+        context.facts["reason"] = answer.reason
+        return answer
+
+    async def on_left(task: asyncio.Task[Answer]) -> None:
+        action = services.settings.on_disconnect
+        seconds = context.exchange.left_after or 0.0
+        log.event("client_left", session=session, seconds=round(seconds, 3), action=action.value)
+        services.metrics.disconnects.labels(action.value).inc()
+        if action is OnDisconnect.CANCEL:
+            task.cancel()
+        else:
+            services.unseen.add(task)
+            task.add_done_callback(services.unseen.discard)
+
+    return ExecResponse(
+        run(),
+        session=session,
+        requested_at=context.started,
+        policy=services.policy,
+        exchange=context.exchange,
+        on_late=services.metrics.late.inc,
+        on_left=on_left,
+    )
+
+
+@router.post(
+    "/exec/programmatic/cancel",
+    response_model=schemas.CancelAnswer,
+    responses={
+        202: {"model": schemas.CancelAnswer, "description": "it has been asked to end"},
+        **openapi.errors(400, 401, 404, 408, 413, 503),
+    },
+    openapi_extra=openapi.json_body(schemas.CancelCall),
+)
+async def cancel(request: Request) -> Response:
+    """End the program of a call, by the id that the client gave to that call."""
+    services: Services = request.app.state.services
+    body = await authorised_body(request, services)
+    label = toolcalls.request_label(toolcalls.parse_request_id(body.get("request_id")), None)
+    found = await continuations.cancel(services, label)
+    if found is None:
+        raise continuations.too_late()
+    if found:
+        return JSONResponse({"status": "cancellation_requested"}, 202)
+    return JSONResponse({"status": "already_completed"})
+
+
+def _label(request: Request) -> str | None:
+    given = request.headers.get(toolcalls.REQUEST_ID_HEADER)
+    return None if given is None else toolcalls.request_label(toolcalls.parse_request_id(given), None)

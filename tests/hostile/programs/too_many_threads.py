@@ -1,0 +1,6 @@
+# The same with threads.
+import threading
+import time
+
+while True:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
