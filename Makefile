@@ -15,7 +15,7 @@ run: ## everything: cluster, images, deployment, a first answered call (CLUSTER=
 stop: ## take it all away again
 	@cluster/stop.sh
 
-test: ## every test but those under faults, on a cluster of its own; a table of times at the end
+test: ## every test, on a cluster of its own; a table of times at the end
 	@python3 cluster/test.py
 
 test-store: venv ## does an S3 store work for KubeCodeRun? KCR_STORE_* say which: docs/object-store.md
@@ -45,7 +45,7 @@ cluster-up: ## only the cluster
 binaries: ## etcd and kube-apiserver, for tests/faults
 	@cluster/control-plane.sh
 
-test-faults: venv binaries ## operator and front end before a real API server, with faults and kills (about 6 minutes)
+test-faults: venv binaries ## only the tests with faults and kills before a real API server (about 6 minutes)
 	CI=true $(VENV)/python -m pytest -q tests/faults $(ARGS)
 
 images: ## build the images whose inputs changed

@@ -48,8 +48,10 @@ wait_ready() {
 
 wait_answering() {
   local tries
-  for ((tries = 0; tries < 60; tries++)); do
-    ! curl -fsS -m 2 -o /dev/null "http://127.0.0.1:$KCR_PORT/healthz" 2>/dev/null || return 0
+  for ((tries = 0; tries < 240; tries++)); do
+    # With the key: a front end that runs already may take a minute to see a new one.
+    ! curl -fsS -m 2 -o /dev/null -H @- "http://127.0.0.1:$KCR_PORT/files/aaaaaaaaaaaaaaaaaaaaa" 2>/dev/null \
+      <<<"X-API-Key: $(cat "$BUILD/api-key")" || return 0
     sleep 0.5
   done
   "$ROOT/cluster/diagnose.sh" >&2
@@ -57,12 +59,10 @@ wait_answering() {
 }
 
 write_env() {
-  local keys
-  keys=$(kubectl -n "$SYSTEM_NAMESPACE" get secret kubecoderun-api-keys -o jsonpath='{.data.api-keys}' | base64 -d)
   (
     umask 077
     printf 'export KUBECONFIG=%q\nexport KCR_ENDPOINT=http://127.0.0.1:%s\nexport KCR_API_KEY=%q\n' \
-      "${KUBECONFIG:-$HOME/.kube/config}" "$KCR_PORT" "${keys%%$'\n'*}" > "$BUILD/env"
+      "${KUBECONFIG:-$HOME/.kube/config}" "$KCR_PORT" "$(cat "$BUILD/api-key")" > "$BUILD/env"
   )
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the secrets that are missing in the cluster; never changes one and never prints one. usage: secrets.sh
+# Makes the secrets that are missing in the cluster; changes none but for a key that is missing, and never prints one. usage: secrets.sh
 . "$(dirname "$0")/env.sh"
 . "$ROOT/cluster/progress.sh"
 
@@ -21,4 +21,22 @@ secret() {
 
 secret kubecoderun-signing private.key "$(head -c 32 /dev/urandom | base64 -w0)"
 secret kubecoderun-store access-key "kcr$(random_hex 8)" secret-key "$(random_hex 24)"
-secret kubecoderun-api-keys api-keys "kcr-$(random_hex 24)"
+secret kubecoderun-idempotency secret "$(random_hex 24)"
+
+# The API key of this checkout stays on this machine, in build/api-key; the cluster gets its hash. A cluster that does not know
+# the key, or was set up from elsewhere, gets a line more.
+keys=$(kubectl -n "$SYSTEM_NAMESPACE" get secret kubecoderun-api-keys --ignore-not-found -o jsonpath='{.data.api-keys}' | base64 -d)
+key=${KCR_API_KEY:-$(cat "$BUILD/api-key" 2>/dev/null || true)}
+hash_of_key() { printf 'sha256:%s' "$(printf %s "$1" | sha256sum | cut -d' ' -f1)"; }
+first=${keys%%[[:space:]]*}
+if [ -z "$key" ] && [[ -n $first && $first != sha256:* && $first != "#"* ]]; then key=$first; fi
+key=${key:-kcr-$(random_hex 24)}
+if [ -z "$keys" ]; then
+  secret kubecoderun-api-keys api-keys "$(hash_of_key "$key") label=make-run role=admin"
+elif ! grep -qF -e "$key" -e "$(hash_of_key "$key")" <<<"$keys"; then
+  lines=$(printf '%s\n%s label=make-run role=admin' "$keys" "$(hash_of_key "$key")" | base64 -w0)
+  printf '{"data":{"api-keys":"%s"}}' "$lines" \
+    | kubectl -n "$SYSTEM_NAMESPACE" patch secret kubecoderun-api-keys --type merge --patch-file /dev/stdin >/dev/null
+  say "secret kubecoderun-api-keys has a line more"
+fi
+(umask 077; printf '%s' "$key" > "$BUILD/api-key")

@@ -104,12 +104,10 @@ class Background:
 
 WITH_ENV = ("bash", "-c", '. build/env && exec "$@"', "with-env")
 """Runs the command after it with the addresses and keys of the deployed system."""
-NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client")
+NEED_CLUSTER = ("tests/cluster", "tests/e2e", "tests/client", "tests/chaos")
 IMAGES = "tests/languages/test_images.py"
-NEED_BUILDS = ("tests/store", IMAGES)
-ON_DEMAND = ("tests/faults", "tests/chaos")
-"""Run by targets of their own: make test-faults, make chaos."""
-RUNS = ("unit", "clients", "store", "images", "cluster")
+NEED_BUILDS = ("tests/store", "tests/faults", IMAGES)
+RUNS = ("unit", "clients", "store", "faults", "images", "cluster")
 """The pytest runs."""
 
 
@@ -203,13 +201,14 @@ def stages(run: Run, background: Background) -> None:
     run.stage("ruff check", PYTHON, "-m", "ruff", "check", ".", minutes=2, needs=venv)
     run.stage("ruff format", PYTHON, "-m", "ruff", "format", "--check", ".", minutes=2, needs=venv)
     run.stage("mypy", PYTHON, "-m", "mypy", minutes=10, needs=venv)
-    elsewhere = [f"--ignore={folder}" for folder in (*NEED_CLUSTER, *NEED_BUILDS, *ON_DEMAND)]
+    elsewhere = [f"--ignore={folder}" for folder in (*NEED_CLUSTER, *NEED_BUILDS)]
     run.stage("tests without a cluster", *pytest("unit", *elsewhere), minutes=40, needs=venv)
     clients = pytest("clients", "-m", "not cluster", "tests/client")
     run.stage("clients without a cluster", *clients, minutes=20, needs=venv)
     built = background.join(run, minutes=45)
     if venv.passed:
         run.stage("tests of object stores", *pytest("store", "tests/store"), minutes=10, needs=built)
+        run.stage("tests under faults", *pytest("faults", "tests/faults"), minutes=20, needs=built)
         run.stage("tests of images", *pytest("images", "-n", "2", IMAGES), minutes=15, needs=built)
     cluster = run.stage("cluster", str(SCRIPTS / "up.sh"), minutes=10, needs=built)
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)

@@ -130,6 +130,7 @@ OWN_FAULTS: Final[dict[str, _Fault]] = {
     "StoreFailed": _Fault(503, "store_unavailable", "The object store could not do it."),
     "Unreadable": _Fault(503, "cluster_unavailable", "The cluster could not be asked about the files."),
     "NotChanged": _Fault(503, "cluster_unavailable", "The session could not be changed."),
+    "NameTaken": _Fault(503, "cluster_refused", "Another session has the name of this one."),
     "InternalError": _Fault(500, "internal_error", "The run failed for an internal reason."),
 }
 """Ends that no session reports: the front end itself could not get one."""
@@ -138,6 +139,18 @@ OWN_FAULTS: Final[dict[str, _Fault]] = {
 def own_fault(name: str) -> Answer:
     """The answer for a key of OWN_FAULTS."""
     return _fault(name, OWN_FAULTS[name])
+
+
+def key_reused() -> Answer:
+    """409 for an idempotency key that stands for another request."""
+    text = "The idempotency key was used for another request: send this one with a key of its own."
+    return Answer(409, {"error": "idempotency_key_reused", "message": text}, "KeyReused", text)
+
+
+def refused(error: wire.BadRequest) -> Answer:
+    """The answer for a request that turns out to make no sense."""
+    body = error.body
+    return Answer(error.status, body, "Refused", str(body.get("message") or body["error"]))
 
 
 def busy(reason: str, retry_after_seconds: int, text: str = "No sandbox is free right now.") -> Answer:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from kubecoderun_api import answers, cluster, log, openapi, wire
 from kubecoderun_api.middleware import CONTEXT, FrontDoor, RequestContext
-from kubecoderun_api.routes import absent, exec, files, health, programmatic, upload
+from kubecoderun_api.routes import absent, exec, files, health, programmatic, upload, users
 from kubecoderun_api.services import Services
 from kubecoderun_api.settings import Settings
 from kubecoderun_api.transfer import StoreError
@@ -62,6 +62,7 @@ def create_app(
     inner.include_router(programmatic.router)
     inner.include_router(upload.router)
     inner.include_router(files.router)
+    inner.include_router(users.router)
     inner.include_router(absent.router)
     inner.include_router(health.router)
     openapi.describe(inner)
@@ -72,7 +73,16 @@ def create_app(
     inner.add_exception_handler(ClientDisconnect, _left)
     inner.add_exception_handler(Exception, _internal_error)
     routes = frozenset(
-        (*exec.PATHS, *programmatic.PATHS, *upload.PATHS, *files.PATHS, *absent.PATHS, *health.PATHS, *_DOCS)
+        (
+            *exec.PATHS,
+            *programmatic.PATHS,
+            *upload.PATHS,
+            *files.PATHS,
+            *users.PATHS,
+            *absent.PATHS,
+            *health.PATHS,
+            *_DOCS,
+        )
     )
     return FrontDoor(inner, services.policy, services.metrics, routes, stateful=settings.stateful), services
 

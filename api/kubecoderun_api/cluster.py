@@ -24,6 +24,7 @@ Json = dict[str, Any]
 _WATCH_BUFFER: Final = 4 * 1024 * 1024
 """Bytes; a watch event is one line, and a session with its output is one event."""
 _RETRIABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+_ONLY_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _SILENT_SECONDS: Final = 90.0
 """A watch that says nothing for so long hangs: the API server sends a bookmark about once a minute."""
@@ -113,11 +114,13 @@ class Cluster:
         """Set spec.cancel."""
         await self.merge_session(name, {"spec": {"cancel": True}})
 
-    async def delete_session(self, name: str, *, uid: str | None = None) -> None:
-        """DELETE an ExecutionSession. 404 means that there is none, 409 that it has another uid."""
-        path = f"{names.SESSION_PLURAL}/{quote(name, safe='')}"
-        body = None if uid is None else json.dumps({"preconditions": {"uid": uid}}).encode()
-        await self._call("DELETE", path, body=body, parse=False)
+    async def delete_session(self, name: str, uid: str = "") -> None:
+        """DELETE an ExecutionSession, only the one with that uid if it is given.
+
+        404 means that there is none, 409 that it is another one.
+        """
+        body = json.dumps({"preconditions": {"uid": uid}}).encode() if uid else None
+        await self._call("DELETE", f"{names.SESSION_PLURAL}/{quote(name, safe='')}", body=body, parse=False)
 
     async def merge_session(self, name: str, change: Json) -> None:
         """Apply a merge patch to an ExecutionSession."""
@@ -138,14 +141,20 @@ class Cluster:
         body = json.dumps(change).encode()
         return await self._call("PATCH", path, body=body, content=content, parse=parse)
 
-    async def list_page(self, plural: str, *, selector: str = "", page: str = "") -> Json:
+    async def list_metadata(self, plural: str, *, selector: str = "", page: str = "") -> Json:
+        """As `list_page`, but of each object only its metadata."""
+        return await self.list_page(plural, selector=selector, page=page, accept=_ONLY_METADATA)
+
+    async def list_page(
+        self, plural: str, *, selector: str = "", page: str = "", accept: str = "application/json"
+    ) -> Json:
         """One page (at most 500) of a list; `page` is the `continue` of the page before."""
         query = "?limit=500"
         if selector:
             query += f"&labelSelector={quote(selector, safe='')}"
         if page:
             query += f"&continue={quote(page, safe='')}"
-        return await self._call("GET", plural + query)
+        return await self._call("GET", plural + query, accept=accept)
 
     @asynccontextmanager
     async def watch(
@@ -196,9 +205,11 @@ class Cluster:
         *,
         body: bytes | None = None,
         content: str = "application/json",
+        accept: str = "application/json",
         parse: bool = True,
     ) -> Json:
         headers = await self._headers()
+        headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = content
         try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from kubecoderun_api import answers, log, runs, toolcalls, wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Reference
@@ -25,6 +26,7 @@ _NOT_FOUND: Final = 404
 
 async def start(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
@@ -41,7 +43,7 @@ async def start(
         toolcalls.pending, metadata, timedelta(seconds=services.settings.tool_waits_seconds)
     )
     return await _told(
-        services, session, secret, await runs.run(services, session, call, files, pool, pausing)
+        services, session, secret, await runs.run(services, principal, session, call, files, pool, pausing)
     )
 
 

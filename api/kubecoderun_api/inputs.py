@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kubecoderun_api import session_files
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.lifetimes import Lifetimes
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.references import Input, Reference, Resolution
@@ -31,8 +32,10 @@ class Inputs:
         self._lifetimes = lifetimes
         self._metrics = metrics
 
-    async def resolve(self, references: Sequence[Reference]) -> list[Input]:
-        """The inputs, in the order of their references; their sessions will live on.
+    async def resolve(self, references: Sequence[Reference], principal: Principal) -> list[Input]:
+        """The inputs, in the order of their references, as far as this principal may have them.
+
+        Their sessions will live on.
 
         Raises MissingInputs unless all exist, NoResult or StoreError if that cannot be found out.
         """
@@ -44,7 +47,7 @@ class Inputs:
             sessions, prefixes = resolution.sessions_to_read(), resolution.prefixes_to_list()
             if not sessions and not prefixes:
                 break
-            for name, files in await asyncio.gather(*map(self._read, sessions)):
+            for name, files in await asyncio.gather(*(self._read(name, principal) for name in sessions)):
                 read[name] = files
                 resolution.add_session(name, files)
             listed = await asyncio.gather(*map(self._store.find, prefixes))
@@ -58,8 +61,8 @@ class Inputs:
             self._lifetimes.used(session, read[session])
         return found
 
-    async def _read(self, session: str) -> tuple[str, SessionFiles]:
-        resource = await self._sessions.read(session)
+    async def _read(self, session: str, principal: Principal) -> tuple[str, SessionFiles]:
+        resource = await self._sessions.read(session, principal)
         files = NOTHING if resource is None else session_files.read(resource, datetime.now(UTC))
         return session, files
 

@@ -68,6 +68,11 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.repeats = Counter(
+            f"{prefix}_idempotent_repeats",
+            "Runs that were answered with the result of an earlier request",
+            registry=self.registry,
+        )
         self.watch_breaks = Counter(
             f"{prefix}_watch_breaks", "Watches that ended early", ["kind", "cause"], registry=self.registry
         )

@@ -11,10 +11,11 @@ from kubecoderun_api import schemas
 Json = dict[str, Any]
 _WHEN: Final = {
     400: "the request cannot be understood or served as it is; the message says what to change",
-    401: "no key, or one that is not known",
+    401: "no key or token, or one that is not known",
+    403: "a key or token that may not do this",
     404: "there is no such file, or not any more",
     405: "this address does not answer to that method",
-    409: "another call does the same right now",
+    409: "another call does the same right now, or has used the idempotency key",
     408: "the body did not arrive in time",
     413: "too large",
     416: "the file has no such part",

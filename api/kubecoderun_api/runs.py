@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from kubecoderun_api import answers, log, references, wire, workspaces
+from kubecoderun_api import answers, idempotency, log, references, wire, workspaces
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
@@ -34,24 +35,30 @@ class Pausing:
 
 async def run(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
     pausing: Pausing | None = None,
+    fingerprint: str = "",
 ) -> Answer:
     """Run a program in a new session of that name, to its end or the first pause. Every failure is an
-    answer; only cancelling raises."""
+    answer; only cancelling raises. `fingerprint` is that of a request with an idempotency key."""
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer_somewhere(services, session, call, files, pool, pausing)
+        answer = await _answer_somewhere(
+            services, principal, session, call, files, pool, pausing, fingerprint
+        )
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
         answer = answers.own_fault(error.name)
     except StoreError:
         answer = answers.own_fault("UploadFailed")
+    except wire.BadRequest as error:
+        answer = answers.refused(error)
     except Exception as error:
         log.event("run_failed", level=log.ERROR, error=error, session=session)
         answer = answers.own_fault("InternalError")
@@ -63,51 +70,76 @@ async def run(
 
 async def _answer_somewhere(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
     pausing: Pausing | None,
+    fingerprint: str,
 ) -> Answer:
     """In a pod of its own; or in the workspace of the hint, in a new one if that ends before its turn."""
-    if call.hint is None:
-        return await _answer(services, session, call, files, pool, pausing)
-    place = services.workspaces.place(pool.name, call.hint)
+    place = place_of(services, principal, call, pool)
+    if place is None:
+        return await _answer(services, principal, session, call, files, pool, pausing, fingerprint)
     for _ in range(workspaces.ATTEMPTS):
-        await services.workspaces.ensure(place)
-        answer = await _answer(services, session, call, files, pool, pausing, place)
+        await services.workspaces.ensure(place, principal)
+        answer = await _answer(services, principal, session, call, files, pool, pausing, fingerprint, place)
         if answer.reason not in workspaces.GONE:
             break
-        session = names.session_name()
+        session = await _another(services, principal, session, fingerprint)
     return answer
+
+
+async def _another(services: Services, principal: Principal, session: str, fingerprint: str) -> str:
+    """The name for another attempt. One that follows from an idempotency key is free when its session is
+    gone, which has run nothing."""
+    if not fingerprint:
+        return names.session_name()
+    found = await services.sessions.read(session, principal)
+    if found is not None and idempotency.never_ran(found):
+        await services.sessions.forget(found)
+    return session
 
 
 async def _answer(
     services: Services,
+    principal: Principal,
     session: str,
     call: wire.ExecRequest,
     files: Sequence[Reference],
     pool: Pool,
     pausing: Pausing | None,
+    fingerprint: str,
     place: Place | None = None,
 ) -> Answer:
-    settings = services.settings
-    inputs = await _inputs(services, files)
-    wait = pool.longest_wait if place is None else pool.longest_turn
-    longest = wait(call.timeout_seconds) + settings.wait_slack_seconds
+    inputs = await _inputs(services, principal, files)
+    longest = longest_wait(services, call, pool)
     status = await services.sessions.execute(
         session,
         await _request(services, session, call, inputs, pool, place),
+        principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds)
         + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
         pause=pausing.pause if pausing else None,
         metadata=pausing.metadata if pausing else None,
+        fingerprint=fingerprint,
     )
     if pausing is not None and "phase" not in status:
         return paused(status)
-    answer = await ended(services, session, status)
-    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
+    return await ended(services, session, status, place)
+
+
+def place_of(services: Services, principal: Principal, call: wire.ExecRequest, pool: Pool) -> Place | None:
+    """The workspace in which a call runs; None if it has a pod of its own."""
+    return None if call.hint is None else services.workspaces.place(pool.name, call.hint, principal)
+
+
+def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> float:
+    """Seconds after which an answer is not waited for any more."""
+    wait = pool.longest_wait if call.hint is None else pool.longest_turn
+    return wait(call.timeout_seconds) + services.settings.wait_slack_seconds
 
 
 def paused(found: Json) -> Answer:
@@ -115,7 +147,7 @@ def paused(found: Json) -> Answer:
     return Answer(200, found, Reason.WAITING_FOR_TOOLS)
 
 
-async def ended(services: Services, session: str, status: Json) -> Answer:
+async def ended(services: Services, session: str, status: Json, place: Place | None = None) -> Answer:
     """The answer for a session that has ended."""
     stored = None
     if answers.wants_stored(status):
@@ -123,14 +155,15 @@ async def ended(services: Services, session: str, status: Json) -> Answer:
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    return answers.from_status(
+    answer = answers.from_status(
         session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
     )
+    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
 
 
-async def _inputs(services: Services, files: Sequence[Reference]) -> list[Input]:
+async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:
     try:
-        return await services.inputs.resolve(files)
+        return await services.inputs.resolve(files, principal)
     except StoreError:
         raise NoResult("StoreFailed") from None
 

@@ -283,6 +283,15 @@ class FileDescription(FileSummary):
     readOnly: bool  # noqa: N815
 
 
+class Erased(Answered):
+    """A user of whom nothing is left."""
+
+    message: Literal["User deleted successfully"]
+    sessions: int
+    objects: int
+    complete: bool
+
+
 class Deleted(Answered):
     """A file that is gone."""
 

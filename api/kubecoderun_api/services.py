@@ -5,13 +5,20 @@ from datetime import timedelta
 from typing import Final
 
 from kubecoderun_api import log
+from kubecoderun_api.admission import Admission
 from kubecoderun_api.answers import Answer
-from kubecoderun_api.auth import KeyRing
+from kubecoderun_api.auth.authenticator import Authenticator
+from kubecoderun_api.auth.keys import KeyRing
+from kubecoderun_api.auth.token_keys import TokenKeys
+from kubecoderun_api.auth.tokens import TokenPolicy
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, LoadConfiguration
 from kubecoderun_api.connection import HangUpPolicy
+from kubecoderun_api.erasure import Erasure
+from kubecoderun_api.idempotency import Repeats
 from kubecoderun_api.inputs import Inputs
 from kubecoderun_api.lifetimes import Lifetimes
+from kubecoderun_api.limits import Limits
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.pools import PoolBook
 from kubecoderun_api.removals import Removals
@@ -39,7 +46,7 @@ class Services:
             heartbeat_every=settings.heartbeat_every_seconds,
             close_connections=settings.close_connections,
         )
-        self.keys = KeyRing(settings.api_keys_file if settings.auth is Authentication.KEYS else None)
+        self.authenticator = _authenticator(settings)
         self.cluster = Cluster(load_configuration, settings.namespace, settings.cluster_attempt_seconds)
         self.store = Store(
             _store_access(settings),
@@ -92,6 +99,17 @@ class Services:
             self.metrics,
             seconds=settings.watch_seconds,
         )
+        self.erasure = Erasure(self.cluster, self.store)
+        self.repeats = Repeats()
+        self.admission = Admission(
+            Limits(
+                per_minute=settings.tenant_runs_per_minute,
+                burst=settings.tenant_burst,
+                at_once=settings.tenant_runs_at_once,
+                longest_wait=settings.limit_wait_seconds,
+            ).share(settings.replicas),
+            retry_after_seconds=settings.retry_after_seconds,
+        )
         self.draining = False
         """Whether the process has been asked to end: not ready any more, but still serving."""
         self.unseen: set[asyncio.Task[Answer]] = set()
@@ -108,7 +126,7 @@ class Services:
             asyncio.create_task(self.sessions.watch.run()),
             asyncio.create_task(self.pool_watch.run()),
         ]
-        if not (self.keys.open_to_all or self.keys.knows_any()):
+        if self.authenticator.lacks_keys():
             log.event("no_api_keys", level=log.ERROR, file=self.settings.api_keys_file)
         log.event("started", replica=self.settings.replica_uid, namespace=self.settings.namespace)
 
@@ -120,6 +138,7 @@ class Services:
     async def close(self) -> None:
         """End what is still open; cancellations under way get a few seconds."""
         self.sessions.stop(leave_running=True)  # what is open now is wanted although nobody waits for it
+        await self.repeats.close()
         await self.chores.finish(_LAST_CHORES_SECONDS)
         for task in (*self._watches, *self.unseen):
             task.cancel()
@@ -136,6 +155,32 @@ class Services:
             "pools not known": not self.pools.known,
         }
         return [reason for reason, holds in reasons.items() if holds]
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    keys = settings.api_keys_file
+    return Authenticator(
+        keys=None if keys is None else KeyRing(keys),
+        token_keys=TokenKeys(
+            folder=settings.jwt_keys_dir,
+            url=settings.jwt_jwks_url,
+            fresh_seconds=settings.jwt_key_seconds,
+        )
+        if settings.takes_tokens
+        else None,
+        policy=TokenPolicy(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            algorithms=tuple(settings.jwt_algorithms.split(",")),
+            max_seconds=settings.jwt_max_seconds,
+            leeway_seconds=settings.jwt_leeway_seconds,
+            tenant_claim=settings.jwt_tenant_claim,
+            tenant_required=settings.jwt_tenant_required,
+            admin_roles=frozenset(filter(None, map(str.strip, settings.jwt_admin_roles.split(",")))),
+        ),
+        open_networks=settings.networks,
+        required=settings.auth is Authentication.KEYS,
+    )
 
 
 def _store_access(settings: Settings) -> StoreAccess | None:

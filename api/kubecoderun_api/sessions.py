@@ -7,16 +7,16 @@ that takes long is read now and then.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from kubecoderun_api import log
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.manifests import manifest, timestamp
+from kubecoderun_api.manifests import in_json, manifest, timestamp
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.waiters import NoResult, Pause, Waiter
 from kubecoderun_api.watching import Watch, backoff
@@ -36,9 +36,12 @@ _TAKE_BACK_EVENTS: Final[dict[TakeBack, tuple[str, str]]] = {
     "delete": ("session_deleted", "delete_failed"),
 }
 
-_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected", "Taken"})
+NAME_TAKEN: Final = "NameTaken"
+"""Name of the NoResult for a session with an idempotency key that somebody else has made."""
+_NOTHING_LEFT: Final = frozenset({"SessionDeleted", "Refused", "Rejected", "Taken", NAME_TAKEN})
 """Ends after which there certainly is no session to cancel, or it is somebody else's."""
 _NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
 _REJECTIONS: Final = frozenset({400, 413, 422})
 
 
@@ -66,6 +69,8 @@ class Sessions:
         self._waiters: dict[str, Waiter] = {}
         self._disowned: dict[str, tuple[float, TakeBack]] = {}
         """Sessions that may appear although nobody wants them: how long that is possible, and what to do."""
+        self._forgotten: dict[str, str] = {}
+        """UIDs of sessions that were deleted to make others of the same name."""
         self._chores = chores
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._leave_running = False
@@ -85,22 +90,29 @@ class Sessions:
         self,
         name: str,
         request: Json,
+        principal: Principal,
         *,
         lifetime: timedelta,
         wait_seconds: float,
         pause: Pause | None = None,
         metadata: Json | None = None,
+        fingerprint: str = "",
     ) -> Json:
         """Create a session with that name and spec.request; return its status when it has ended, or what
         `pause` makes of it. `metadata` is for further labels and annotations.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
-        not be created for certain), the session is cancelled in the background if it exists.
+        not be created for certain), the session is cancelled in the background if it exists. One with a
+        `fingerprint` has an idempotency key: it is left alone, because somebody may ask again.
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        body = self._manifest(name, {"request": request}, datetime.now(UTC) + lifetime, metadata)
-        waiter = Waiter(name, pause=pause)
+        if fingerprint:
+            metadata = {**(metadata or {}), "annotations": {names.ANNOTATION_FINGERPRINT: fingerprint}}
+        expires = datetime.now(UTC) + lifetime
+        body = self._manifest(name, {"request": request}, principal, expires, metadata)
+        former = self._forgotten.pop(name, "")
+        waiter = Waiter(name, pause=pause, keyed=bool(fingerprint), former=former)
         return await self._wait(waiter, self._create(waiter, body), wait_seconds)
 
     async def resume(self, name: str, change: Json, pause: Pause, *, wait_seconds: float) -> Json:
@@ -137,10 +149,10 @@ class Sessions:
             raise
         finally:
             del self._waiters[name]
-            if not settled and not self._leave_running:
+            if not settled and not waiter.keyed and not self._leave_running:
                 self._disown(name, waiter.exists, "cancel")
 
-    async def hold(self, name: str, request: Json, *, lifetime: timedelta) -> None:
+    async def hold(self, name: str, request: Json, principal: Principal, *, lifetime: timedelta) -> None:
         """Create a session with that name and spec.request that only holds files, and need not be waited for.
 
         Raises NoResult if that fails. Then, and if this is cancelled, it is deleted in the background.
@@ -148,7 +160,7 @@ class Sessions:
         if self.stopping:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
-        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, expires)
+        body = self._manifest(name, {"request": request, "expiresAt": timestamp(expires)}, principal, expires)
         waiter = self._waiters[name] = Waiter(name)
         settled = False
         try:
@@ -198,16 +210,45 @@ class Sessions:
         """Whether a call in this process waits for the session."""
         return name in self._waiters
 
-    def _manifest(self, name: str, spec: Json, expires: datetime, metadata: Json | None = None) -> bytes:
+    async def forget(self, resource: Json) -> None:
+        """Delete exactly this session; fine if it is gone. Raises NoResult."""
+        metadata = resource["metadata"]
+        try:
+            await self._cluster.delete_session(metadata["name"], metadata["uid"])
+        except ClusterError as error:
+            if error.status not in (_NOT_FOUND, _CONFLICT):
+                raise NoResult("NotChanged") from None
+        self._forgotten[metadata["name"]] = metadata["uid"]
+
+    def _manifest(
+        self, name: str, spec: Json, principal: Principal, expires: datetime, metadata: Json | None = None
+    ) -> bytes:
+        """The session in JSON. Raises wire.BadRequest if it would hold a credential."""
+        if principal.tenant is not None:
+            spec["request"]["tenant"] = principal.tenant
         made = manifest(
-            name, namespace=self._namespace, front_end=self._front_end, expires=expires, spec=spec
+            name,
+            namespace=self._namespace,
+            front_end=self._front_end,
+            expires=expires,
+            labels=principal.labels(),
+            spec=spec,
         )
         for key, values in (metadata or {}).items():
             made["metadata"].setdefault(key, {}).update(values)
-        return json.dumps(made).encode()
+        return in_json(made, principal)
 
-    async def read(self, name: str) -> Json | None:
-        """Any session as it is now; None if there is none. Raises NoResult if that cannot be found out."""
+    async def read(self, name: str, principal: Principal) -> Json | None:
+        """A session of this principal as it is now; None if there is none, or it is another tenant's.
+
+        Raises NoResult if that cannot be found out.
+        """
+        resource = await self._read(name)
+        if resource is None or not principal.owns(resource["spec"]["request"].get("tenant")):
+            return None
+        return resource
+
+    async def _read(self, name: str) -> Json | None:
         if not names.is_front_end_session_name(name):
             return None  # no other session is served by HTTP
         deadline = time.monotonic() + _READ_SECONDS
@@ -271,6 +312,8 @@ class Sessions:
                 reason=failure.reason,
                 attempt=failures,
             )
+            if failure.status == _CONFLICT and waiter.keyed:
+                raise NoResult(NAME_TAKEN)
             if not failure.retriable:
                 raise NoResult("Rejected" if failure.status in _REJECTIONS else "Refused")
             if time.monotonic() + delay >= deadline:
@@ -308,6 +351,8 @@ class Sessions:
         """Hand a change to whoever waits for it."""
         name = resource["metadata"]["name"]
         waiter = self._waiters.get(name)
+        if waiter is not None and waiter.former and waiter.former == resource["metadata"].get("uid"):
+            return
         if waiter is not None:
             waiter.exists = True
             status = resource.get("status") or {}

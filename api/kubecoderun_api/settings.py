@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kubecoderun_api.auth import networks
 from kubecoderun_api.object_writer import MAX_OBJECT_BYTES
 
 MEBIBYTE = 1024 * 1024
@@ -16,7 +17,7 @@ Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])
 
 
 class Authentication(StrEnum):
-    """Who may use /exec."""
+    """Who is served."""
 
     KEYS = "keys"
     NONE = "none"
@@ -70,11 +71,57 @@ class Settings(BaseSettings):
 
     # --- authentication
     auth: Authentication = Field(
-        default=Authentication.KEYS, description="keys: a known API key is needed; none: open to all"
+        default=Authentication.KEYS,
+        description="keys: an API key or a token is needed; none: neither is looked at, and only"
+        " KCR_OPEN_NETWORKS are served",
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="file with one API key per line, re-read when it changes; needed unless auth is none",
+        description="file with one API key or its hash per line, re-read when it changes (http-api.md)",
+    )
+    open_networks: str | None = Field(
+        default=None,
+        description="networks (CIDR, separated by commas) whose members need no credential; the socket tells,"
+        " never a header. With KCR_AUTH=none the default is the loopback interface",
+    )
+    jwt_jwks_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="address of the public keys that tokens are signed with (a JWK set)",
+    )
+    jwt_keys_dir: Path | None = Field(
+        default=None,
+        description="folder with such keys: PEM files named after their kid, or *.json with a JWK or a set",
+    )
+    jwt_key_seconds: float = Field(
+        default=30.0, gt=0, le=300, description="after how long keys for tokens are read again"
+    )
+    jwt_issuer: str = Field(
+        default="librechat", min_length=1, description="who must have issued a token (iss)"
+    )
+    jwt_audience: str = Field(
+        default="codeapi", min_length=1, description="for whom a token must be meant (aud)"
+    )
+    jwt_algorithms: str = Field(
+        default="EdDSA,RS256",
+        pattern=r"^(EdDSA|RS256)(,(EdDSA|RS256))*$",
+        description="how tokens may be signed: EdDSA, RS256 or both, separated by a comma",
+    )
+    jwt_max_seconds: int = Field(
+        default=300, ge=1, le=300, description="longest validity (exp - iat) of a token that is accepted"
+    )
+    jwt_leeway_seconds: int = Field(
+        default=30, ge=0, le=60, description="how far the clock of who signs tokens may be off"
+    )
+    jwt_tenant_claim: str = Field(
+        default="tenant_id", min_length=1, description="claim of a token that names the tenant"
+    )
+    jwt_tenant_required: bool = Field(
+        default=False, description="refuse tokens that name no tenant, instead of counting them as one tenant"
+    )
+    jwt_admin_roles: str = Field(
+        default="ADMIN",
+        description="values of a token's claim role, separated by commas, that may delete all of any user",
     )
 
     # --- the hang-up policy
@@ -150,6 +197,34 @@ class Settings(BaseSettings):
         default=5, ge=1, le=3600, description="Retry-After of a 429 after a pool had no pod"
     )
 
+    tenant_runs_per_minute: float = Field(
+        default=0.0, ge=0, description="runs that one tenant may begin in a minute; 0: no limit"
+    )
+    tenant_burst: int = Field(
+        default=20, ge=1, description="runs that one tenant may begin at once after a quiet time"
+    )
+    tenant_runs_at_once: int = Field(
+        default=0, ge=0, description="runs of one tenant that may be open at the same time; 0: no limit"
+    )
+    limit_wait_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=1.5,
+        description="how long a run is held back that a limit forbids now, before 429",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="front ends behind the Service; each admits its share of what a tenant may do",
+    )
+    idempotency_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="equal in all front ends: makes names of sessions out of idempotency keys; without it"
+        " requests with such a key are refused",
+    )
+
     # --- files
     max_upload_bytes: int = Field(
         default=150 * MEBIBYTE,
@@ -223,10 +298,28 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.auth is Authentication.KEYS and self.api_keys_file is None:
-            raise ValueError("KCR_API_KEYS_FILE is needed unless KCR_AUTH is none")
+        if self.auth is Authentication.KEYS and not (self.api_keys_file or self.takes_tokens):
+            raise ValueError(
+                "KCR_API_KEYS_FILE, KCR_JWT_JWKS_URL or KCR_JWT_KEYS_DIR is needed unless KCR_AUTH is none"
+            )
+        self.networks  # noqa: B018 - raises for what is none
         if self.store_endpoint is not None and (
             self.store_access_key is None or self.store_secret_key is None
         ):
             raise ValueError("KCR_STORE_ENDPOINT needs KCR_STORE_ACCESS_KEY and KCR_STORE_SECRET_KEY")
         return self
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether there are keys that tokens can be checked with."""
+        return self.jwt_jwks_url is not None or self.jwt_keys_dir is not None
+
+    @property
+    def networks(self) -> tuple[networks.Network, ...]:
+        """Networks whose members need no credential. Raises ValueError."""
+        if self.open_networks is None:
+            return networks.LOOPBACK if self.auth is Authentication.NONE else ()
+        try:
+            return networks.parse(self.open_networks)
+        except ValueError as error:
+            raise ValueError(f"KCR_OPEN_NETWORKS: {error}") from None

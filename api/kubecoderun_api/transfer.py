@@ -25,6 +25,9 @@ _CONNECTIONS: Final = 512
 """At once; a download holds one for as long as its client takes."""
 _MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """The sidecar keeps at most 1 MiB of each stream of a result; the rest is room for JSON escapes."""
+_UNREACHED_SECONDS: Final = 3.0
+"""A store that takes no connection for so long is not there: somebody waits, and is told now."""
+_CONNECT_SECONDS: Final = 1.5
 _BUSY: Final = frozenset({408, 429})
 _READING: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {"Accept-Encoding": "identity"}
@@ -150,7 +153,8 @@ class Transfer:
         """Send a request and read the whole answer. Raises StoreError."""
 
         async def attempt(url: URL | Signed, seconds: float) -> Reply:
-            async with await self._send(call, url, aiohttp.ClientTimeout(total=seconds)) as response:
+            limit = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+            async with await self._send(call, url, limit) as response:
                 return Reply(response.status, response.headers, await _read_bounded(response))
 
         return await self._persist(call, attempt)
@@ -160,7 +164,9 @@ class Transfer:
 
         async def attempt(url: URL | Signed, seconds: float) -> Reader:
             async with asyncio.timeout(seconds):
-                limit = aiohttp.ClientTimeout(total=None, sock_read=self._seconds)
+                limit = aiohttp.ClientTimeout(
+                    total=None, sock_read=self._seconds, sock_connect=_CONNECT_SECONDS
+                )
                 return Reader(await self._send(call, url, limit))
 
         return await self._persist(call, attempt)
@@ -194,6 +200,8 @@ class Transfer:
     async def _persist(self, call: Call, attempt: Callable[[URL | Signed, float], Awaitable[T]]) -> T:
         """Try until the time limit as long as that may help."""
         deadline = time.monotonic() + self._seconds
+        reached_by = min(deadline, time.monotonic() + _UNREACHED_SECONDS)
+        reached = False
         failures = 0
         while True:
             left = max(deadline - time.monotonic(), 0.001)
@@ -201,10 +209,12 @@ class Transfer:
             try:
                 url = call.sign(timedelta(seconds=max(60.0, left + 30.0)))
                 return await attempt(url, left)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 failure = _Retry(type(error).__name__)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                failure, reached = _Retry(type(error).__name__), True
             except StoreError as error:
-                failure = error
+                failure, reached = error, True
             failures += 1
             delay = backoff(failures)
             log.event(
@@ -215,7 +225,9 @@ class Transfer:
                 object=call.about,
                 cause=str(failure),
             )
-            if not isinstance(failure, _Retry) or time.monotonic() + delay >= deadline:
+            if not isinstance(failure, _Retry) or time.monotonic() + delay >= (
+                deadline if reached else reached_by
+            ):
                 self._metrics.store_failures.labels("from" if call.method in _READING else "to").inc()
                 raise StoreError(str(failure), failure.status) from None
             await asyncio.sleep(delay)

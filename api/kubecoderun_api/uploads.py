@@ -5,13 +5,14 @@ time limit, or that the client has left.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from kubecoderun_api import scopes, wire
 from kubecoderun_api.arrivals import MAX_BATCH_FILES, Arrivals, Arrived, Batch
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import MAX_FILE_PARTS, Form, FormError
 from kubecoderun_api.metrics import Metrics
@@ -133,27 +134,38 @@ class Uploads:
             if not limit.expired():
                 limit.reschedule(now)
 
-    async def take(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> Held:
+    async def take(
+        self, session: str, principal: Principal, content_type: str, chunks: AsyncIterator[bytes]
+    ) -> Held:
         """Take in one form, as a whole or not at all; `session` is the name for its session.
 
         Raises wire.BadRequest for a form that cannot be accepted or takes too long, StoreError, NoResult, and
         whatever `chunks` raises.
         """
         arrivals = Arrivals(self._store, session, max_bytes=self._max_bytes)
-        await self._run(session, lambda: Form(content_type), chunks, arrivals)
+        await self._run(session, principal, lambda: Form(content_type), chunks, arrivals)
         return Held(session, tuple(arrivals.files))
 
-    async def take_batch(self, session: str, content_type: str, chunks: AsyncIterator[bytes]) -> BatchHeld:
+    async def take_batch(
+        self, session: str, principal: Principal, content_type: str, chunks: AsyncIterator[bytes]
+    ) -> BatchHeld:
         """Take in what can be kept of one form. Raises as `take`, but not for what is wrong with one file."""
         arrivals = Batch(self._store, session, self._chores, max_bytes=self._max_bytes)
-        await self._run(session, lambda: Form(content_type, max_files=MAX_FILE_PARTS), chunks, arrivals)
+        await self._run(
+            session, principal, lambda: Form(content_type, max_files=MAX_FILE_PARTS), chunks, arrivals
+        )
         if arrivals.store_failed and not arrivals.kept:
             raise StoreError("no file of a batch could be stored")
         made = session if arrivals.kept else None
         return BatchHeld(made, tuple(arrivals.files), arrivals.limit_reached)
 
     async def _run(
-        self, session: str, form: Callable[[], Form], chunks: AsyncIterator[bytes], arrivals: Arrivals
+        self,
+        session: str,
+        principal: Principal,
+        form: Callable[[], Form],
+        chunks: AsyncIterator[bytes],
+        arrivals: Arrivals,
     ) -> None:
         if self._stopping:
             raise NoResult("ShuttingDown")
@@ -162,7 +174,7 @@ class Uploads:
         self._limits.add(limit)
         try:
             async with limit, self._turns:
-                await self._take(session, form(), chunks, arrivals)
+                await self._take(session, principal, form(), chunks, arrivals)
             held = True
         except TimeoutError:
             if self._stopping:
@@ -177,7 +189,14 @@ class Uploads:
             if not held and arrivals.files:
                 self._chores.start(arrivals.discard())
 
-    async def _take(self, session: str, form: Form, chunks: AsyncIterator[bytes], arrivals: Arrivals) -> None:
+    async def _take(
+        self,
+        session: str,
+        principal: Principal,
+        form: Form,
+        chunks: AsyncIterator[bytes],
+        arrivals: Arrivals,
+    ) -> None:
         async for chunk in chunks:
             for event in form.feed(chunk):
                 await arrivals.take(event)
@@ -198,9 +217,16 @@ class Uploads:
                     for file in kept
                 ],
             },
+            _owner(principal, fields),
             lifetime=self._lifetime,
         )
         self._metrics.upload_bytes.inc(sum(file.size for file in kept))
+
+
+def _owner(principal: Principal, fields: Mapping[str, str]) -> Principal:
+    """Whose files these are: what is uploaded for an agent or a skill belongs to all who use that."""
+    shared = fields.get("entity_id", "").strip() or fields.get("kind", "").strip() in ("agent", "skill")
+    return principal.for_everybody() if shared else principal
 
 
 def _flag(text: str) -> bool:

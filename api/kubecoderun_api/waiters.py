@@ -33,6 +33,10 @@ class Waiter:
     """Version of the session from which on a pause counts: what is older was answered before."""
     ours: bool = True
     """Whether the session has the label of this process, as far as is known."""
+    keyed: bool = False
+    """Whether the name stands for an idempotency key, so that others may make the same session."""
+    former: str = ""
+    """UID of an earlier session of that name, of which the watch may still tell."""
     exists: bool = False
     """Whether the API server has said that the session is there."""
 

@@ -3,6 +3,9 @@
 The name of a workspace follows from who asks and the hint, by a keyed hash. So any replica finds the same
 one, two that make it at the same time make one (the API server lets only one of them), and nobody learns a
 hint from a name. A workspace that has ended makes room for a new one of the same name.
+
+The tenant is part of the name, and of the workspace: the operator lets no run of another one in. So is the
+user, and whether a token says who that is: naming somebody does not lead to what tokens have vouched for.
 """
 
 import asyncio
@@ -16,7 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kubecoderun_api import log, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import Cluster, ClusterError
+from kubecoderun_api.manifests import in_json
 from kubecoderun_api.profiles import Profile
 from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watching import backoff
@@ -57,14 +62,14 @@ class Place:
     id: str
     """What clients are told, `rt_` and 40 digits: the same for as long as the hint is."""
     pool: str
-    tenant: str | None = None
 
 
-def place(key: bytes, pool: str, hint: str, tenant: str | None, user: str | None) -> Place:
+def place(key: bytes, pool: str, hint: str, principal: Principal) -> Place:
     """The workspace of a hint, for this tenant and user, in this pool."""
-    told = json.dumps([tenant, user, pool, hint]).encode()
+    who = [principal.tenant, principal.user, principal.user is not None and principal.vouched]
+    told = json.dumps([*who, pool, hint]).encode()
     digits = hmac.new(key, b"workspace\n" + told, hashlib.sha256).hexdigest()[:_DIGITS]
-    return Place(f"ws-{digits}", f"rt_{digits}", pool, tenant)
+    return Place(f"ws-{digits}", f"rt_{digits}", pool)
 
 
 class Workspaces:
@@ -77,12 +82,13 @@ class Workspaces:
         self._key = key
         self._create_seconds = create_seconds
 
-    def place(self, pool: str, hint: str, *, tenant: str | None = None, user: str | None = None) -> Place:
+    def place(self, pool: str, hint: str, principal: Principal) -> Place:
         """See `place`."""
-        return place(self._key, pool, hint, tenant, user)
+        return place(self._key, pool, hint, principal)
 
-    async def ensure(self, place: Place, labels: Mapping[str, str] | None = None) -> None:
-        """See to it that the workspace is there. It need not have its pod yet: runs wait for that.
+    async def ensure(self, place: Place, principal: Principal) -> None:
+        """See to it that the principal's workspace is there. It need not have its pod yet: runs wait for
+        that.
 
         Raises NoResult if that fails.
         """
@@ -90,7 +96,7 @@ class Workspaces:
         failures = 0
         while True:
             try:
-                if await self._is_there(place) or await self._make(place, labels or {}):
+                if await self._is_there(place) or await self._make(place, principal):
                     return
                 failures, delay = 0, _PAUSE  # somebody else was quicker: look again
             except ClusterError as error:
@@ -125,26 +131,26 @@ class Workspaces:
             return True
         log.event("workspace_replaced", session=place.name, reason=status.get("reason"))
         try:
-            await self._cluster.delete_session(place.name, uid=meta["uid"])
+            await self._cluster.delete_session(place.name, meta["uid"])
         except ClusterError as error:
             # Another replica has removed it, and perhaps made the next one.
             if error.status not in (404, 409):
                 raise
         return False
 
-    async def _make(self, place: Place, labels: Mapping[str, str]) -> bool:
+    async def _make(self, place: Place, principal: Principal) -> bool:
         """Whether it is ours or anybody's now; False if its name is taken by one that may have ended."""
         request: Json = {"mode": str(Mode.WORKSPACE), "poolRef": {"name": place.pool}}
-        if place.tenant is not None:
-            request["tenant"] = place.tenant
+        if principal.tenant is not None:
+            request["tenant"] = principal.tenant
         made = {
             "apiVersion": names.API_VERSION,
             "kind": names.SESSION_KIND,
-            "metadata": {"name": place.name, "namespace": self._namespace, "labels": dict(labels)},
+            "metadata": {"name": place.name, "namespace": self._namespace, "labels": principal.labels()},
             "spec": {"request": request},
         }
         try:
-            await self._cluster.create_session(json.dumps(made).encode())
+            await self._cluster.create_session(in_json(made, principal))
         except ClusterError as error:
             if error.status == 409:
                 return False

@@ -52,12 +52,20 @@ LABEL_NETWORK: Final = f"{LABEL_PREFIX}network"
 """On pods: the pool's `network`; network policies leave pods alone that say Unmanaged."""
 LABEL_FRONT_END: Final = f"{LABEL_PREFIX}front-end"
 """On sessions: UID of the front-end replica that waits for the answer."""
+LABEL_TENANT: Final = f"{LABEL_PREFIX}tenant"
+"""On sessions: `label_value` of the tenant on whose behalf the front end made it."""
+LABEL_USER: Final = f"{LABEL_PREFIX}user"
+"""On sessions: `label_value` of the user, as the client names users; finds everything of one of them."""
 LABEL_CALL: Final = f"{LABEL_PREFIX}call"
 """On sessions with tools: hash of the id that a client gave to its latest call, by which it can cancel it."""
 ANNOTATION_CONTINUATION: Final = f"{LABEL_PREFIX}continuation"
 """On sessions with tools: hash of the secret that lets a client bring tool results."""
 LABEL_EXPIRES: Final = f"{LABEL_PREFIX}expires"
 """On sessions: the hour (see `expiry_bucket`) in which the session expires; makes sweeping one selector."""
+
+
+ANNOTATION_FINGERPRINT: Final = f"{LABEL_PREFIX}request-fingerprint"
+"""On sessions with an idempotency key: hash of what was asked for."""
 
 
 class PodState(StrEnum):
@@ -115,6 +123,7 @@ front_end_session_pattern: Final = re.compile(r"[a-z0-9]{21}")
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _FILE_ID: Final = re.compile(r"[a-z0-9]{21}")
 _OBJECT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -133,6 +142,22 @@ def session_name() -> str:
     return random_text(FRONT_END_NAME_LENGTH)
 
 
+def session_name_from(digest: bytes) -> str:
+    """The name of a session that follows from a hash of at least 16 bytes: as `session_name`, 108 bits."""
+    if len(digest) < 16:
+        raise ValueError("a digest of at least 16 bytes is needed")
+    return _in_alphabet(digest, FRONT_END_NAME_LENGTH)
+
+
+def _in_alphabet(digest: bytes, length: int) -> str:
+    number = int.from_bytes(digest, "big")
+    digits = ""
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits += _ALPHABET[digit]
+    return digits
+
+
 def file_id_prefix(session: str) -> str:
     """The 13 characters `[a-z0-9]` that the ids of all files of a session begin with.
 
@@ -143,12 +168,7 @@ def file_id_prefix(session: str) -> str:
         return session[:FILE_ID_PREFIX_LENGTH]
     if not is_session_name(session):
         raise ValueError("not a session name")
-    number = int.from_bytes(hashlib.sha256(session.encode("ascii")).digest(), "big")
-    digits = ""
-    for _ in range(FILE_ID_PREFIX_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits += _ALPHABET[digit]
-    return digits
+    return _in_alphabet(hashlib.sha256(session.encode("ascii")).digest(), FILE_ID_PREFIX_LENGTH)
 
 
 def file_id(session: str) -> str:
@@ -169,6 +189,16 @@ def file_ids(session: str, count: int) -> list[str]:
 def is_file_id(text: str) -> bool:
     """Whether text can be the id of a file."""
     return _FILE_ID.fullmatch(text) is not None
+
+
+def label_value(text: str) -> str:
+    """Any text as the value of a label: itself if that is possible, else `x-` and 40 digits of its SHA-256.
+
+    So most ids can be written into a selector as they are. A text that looks like a hash is hashed as well.
+    """
+    if _LABEL_VALUE.fullmatch(text) and not text.startswith("x-"):
+        return text
+    return f"x-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 
 def pod_name(pool: str) -> str:

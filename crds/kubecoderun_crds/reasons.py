@@ -98,6 +98,23 @@ class PoolReason(StrEnum):
     NOTHING_WAITING = "NothingWaiting"
 
 
+class EventReason(StrEnum):
+    """`reason` of the Events that the operator posts; all are about a pool."""
+
+    TEMPLATE_REJECTED = "TemplateRejected"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
+    PODS_FAILING = "PodsFailing"
+    AT_MAX_PODS = "AtMaxPods"
+    RECOVERED = "Recovered"
+    POD_LOST = "PodLost"
+    NODE_LOST = "NodeLost"
+    SIDECAR_LOST = "SidecarLost"
+    RUNTIME_LOST = "RuntimeLost"
+
+
 TERMINAL_PHASES: Final = frozenset(
     {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.HELD}
 )
@@ -234,3 +251,21 @@ POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ..
     },
 }
 """For each condition type of a pool, the reasons each of its statuses can have."""
+
+NORMAL_EVENTS: Final = frozenset({EventReason.RECOVERED})
+"""All others are warnings."""
+
+EVENT_MEANINGS: Final[dict[EventReason, str]] = {
+    EventReason.TEMPLATE_REJECTED: "the API server refuses pods of this pool; the message is its answer",
+    EventReason.IMAGE_PULL_FAILED: "a node cannot get the image",
+    EventReason.UNSCHEDULABLE: "no node takes the pods",
+    EventReason.QUOTA_EXCEEDED: "a ResourceQuota of the namespace is used up",
+    EventReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
+    EventReason.PODS_FAILING: "pods start but fail or never become ready",
+    EventReason.AT_MAX_PODS: "sessions wait although maxPods pods are there",
+    EventReason.RECOVERED: "the pool gets pods again",
+    EventReason.POD_LOST: "a run was lost with its pod; the message names the session",
+    EventReason.NODE_LOST: "a run was lost with its node; the message names the session",
+    EventReason.SIDECAR_LOST: "a run was lost with its sidecar; the message names the session",
+    EventReason.RUNTIME_LOST: "a run was lost with its runtime container; the message names the session",
+}

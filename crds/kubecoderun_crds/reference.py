@@ -10,7 +10,9 @@ from typing import Final
 
 from kubecoderun_crds.fields import JsonObject
 from kubecoderun_crds.reasons import (
+    EVENT_MEANINGS,
     NON_TERMINAL_REASONS,
+    NORMAL_EVENTS,
     PHASE_MEANINGS,
     POOL_CONDITION_REASONS,
     POOL_REASON_MEANINGS,
@@ -38,6 +40,7 @@ def reference() -> str:
     parts += ["### Phases of a session", _phases()]
     parts += ["### Reasons of a session", _reasons()]
     parts += ["### Reasons of a pool's conditions", _pool_reasons()]
+    parts += ["### Events of a pool", _events()]
     return "\n\n".join([*parts, END]) + "\n"
 
 
@@ -131,6 +134,14 @@ def _pool_reasons() -> str:
         for reason in reasons
     ]
     return _table(("Condition", "Status", "Reason", "Meaning"), rows)
+
+
+def _events() -> str:
+    rows = [
+        (str(reason), "Normal" if reason in NORMAL_EVENTS else "Warning", meaning)
+        for reason, meaning in EVENT_MEANINGS.items()
+    ]
+    return _table(("Reason", "Type", "Meaning"), rows)
 
 
 def main(arguments: list[str]) -> int:

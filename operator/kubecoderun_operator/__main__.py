@@ -37,7 +37,7 @@ async def operate(settings: Settings) -> int:
     """Run the operator; the exit code is 0 after SIGTERM, and 1 for a fault that is not expected to pass."""
     connection = await connect(settings.kubeconfig)
     app = App(settings, connection, signing.load(settings.signing_key_file))
-    health = Health(settings.http_host, settings.http_port, app.trouble)
+    health = Health(settings.http_host, settings.http_port, app.trouble, app.role)
     await health.start()
     _on_signal(app.stop)
     try:

@@ -148,6 +148,12 @@ class Allocator:
             return self._serve(session)
         return None
 
+    def prefer_others(self, node: str) -> None:
+        """Give pods of this node away last: one of them could not be reached."""
+        for uid in [uid for uid in self._ready if self._seats[uid].member.node == node]:
+            del self._ready[uid]
+            self._ready[uid] = None
+
     def grants(self) -> Iterator[tuple[str, Member]]:
         """Pods for waiting sessions: their own that have turned up, then ready ones, now reserved, first come
         first served, until either runs out."""

@@ -15,6 +15,7 @@ from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.leader import Elector, LeaseTerms
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
+from kubecoderun_operator.notices import Notices
 from kubecoderun_operator.orphans import Terms
 from kubecoderun_operator.purge import SEEN_SECONDS, Purger
 from kubecoderun_operator.registry import Registry, load_pools
@@ -64,6 +65,7 @@ class App:
                 settings.sidecar_answer_seconds,
                 settings.sidecar_fetch_seconds,
                 settings.sidecar_silence_seconds,
+                settings.node_silence_seconds,
             ),
             settings.sidecar_port,
             lambda: self.elector.epoch,
@@ -80,6 +82,7 @@ class App:
             purger=self._purger(storage),
             results=self._results,
             remover=Remover(self._cluster, self._sidecars, self._background, settings.pod_grace_seconds),
+            notices=Notices(self._cluster, self._background, settings.identity, settings.event_pause_seconds),
             background=self._background,
             pod_defaults=settings.pod_defaults(signatures.public_key),
             epoch=lambda: self.elector.epoch,
@@ -98,6 +101,12 @@ class App:
     def trouble(self) -> str:
         """Empty while all is well: standing by, or leading with a Lease that is renewed."""
         return "the lease is lost" if self.ready.is_set() and not self.elector.leading else ""
+
+    def role(self) -> str:
+        """What this process does at the moment, in two words."""
+        if self.ready.is_set():
+            return "leading"
+        return "taking over" if self.elector.leading else "standing by"
 
     async def run(self) -> None:
         """Lead and work until `stop`. Raises NotLeadingError if the Lease is lost, and WatchFailedError."""

@@ -20,12 +20,15 @@ from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order
 from kubecoderun_operator.outcomes import Outcome, timestamp
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import SidecarUnreachableError
 from kubecoderun_sidecar.protocol import PrepareRequest
 
 _STORE_ATTEMPTS: Final = 3
 _STORE_PAUSE: Final = 0.5
+_STORE_PATIENCE: Final = 1.5
+"""Seconds. A refusal that took longer came after the sidecar's own repetitions, and somebody waits."""
 
 
 def longest_fetch_seconds(fetch_seconds: float) -> float:
@@ -89,6 +92,7 @@ class Binder:
         """The sidecar's half: code and input are delivered. Raises EndedError if the request is at fault."""
         seconds = self._tools.settings.sidecar_fetch_seconds * _STORE_ATTEMPTS
         request = self._with_tool_waits(grants.delivery(self._tools.storage, order, seconds))
+        began = time.monotonic()
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
                 await self._tools.sidecars.prepare(pod, request, order.owner)
@@ -99,7 +103,8 @@ class Binder:
                     late = f"what the run needs was not fetched from the object store within {seconds:.0f} s"
                     raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, late)) from None
             except SidecarRefusedError as error:
-                if error.error != "store_unavailable" or attempt == _STORE_ATTEMPTS:
+                last = attempt == _STORE_ATTEMPTS or time.monotonic() - began > _STORE_PATIENCE
+                if error.error != "store_unavailable" or last:
                     return _refused(error, order)
                 await asyncio.sleep(_STORE_PAUSE)
             else:

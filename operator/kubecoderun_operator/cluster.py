@@ -29,6 +29,7 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
 _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 _FIELD_MANAGER: Final = {"fieldManager": names.OPERATOR_FIELD_MANAGER}
@@ -222,6 +223,19 @@ class Cluster:
             # 409: a precondition does not hold.
             if error.status != 404 and (error.status != 409 or version is not None):
                 raise
+
+    # --- events -----------------------------------------------------------------------------------
+
+    async def create_event(self, body: JsonObject) -> JsonObject:
+        """Create an Event. ApiError 409 if the name is taken."""
+        path = f"/api/v1/namespaces/{body['metadata']['namespace']}/events"
+        return await self._send(_Call("create", "events", path, _FIELD_MANAGER, body), write=True)
+
+    async def patch_event(self, namespace: str, name: str, changes: JsonObject) -> JsonObject:
+        """Change fields of an Event. ApiError 404 if it has been forgotten."""
+        path = f"/api/v1/namespaces/{namespace}/events/{name}"
+        call = _Call("patch", "events", path, _FIELD_MANAGER, changes, _MERGE_PATCH)
+        return await self._send(call, write=True)
 
     # --- network policies -------------------------------------------------------------------------
 

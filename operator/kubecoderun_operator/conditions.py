@@ -8,7 +8,7 @@ from kubecoderun_crds import names
 from kubecoderun_crds.fields import MESSAGE_MAX_LENGTH
 from kubecoderun_crds.names import ConditionStatus, PoolCondition
 from kubecoderun_crds.printable import printable
-from kubecoderun_crds.reasons import POOL_REASON_MEANINGS, PoolReason
+from kubecoderun_crds.reasons import EVENT_MEANINGS, POOL_REASON_MEANINGS, EventReason, PoolReason
 from kubecoderun_operator.allocator import Counts
 from kubecoderun_operator.members import Member, Trouble
 from kubecoderun_operator.sizing import Target, wanted
@@ -96,6 +96,25 @@ def urgent(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
         if entry["type"] == PoolCondition.STARVED and entry["reason"] in _BLOCKS:
             return True
     return False
+
+
+def announcements(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[EventReason, str]]:
+    """What the change of a pool's status is worth telling people, with the message of each."""
+    found = []
+    was, now = _condition(before, PoolCondition.PROGRESSING), _condition(after, PoolCondition.PROGRESSING)
+    blocked, is_blocked = (entry.get("status") == ConditionStatus.FALSE for entry in (was, now))
+    if is_blocked and (not blocked or was["reason"] != now["reason"]):
+        found.append((EventReason(now["reason"]), now["message"]))
+    elif blocked and not is_blocked:
+        found.append((EventReason.RECOVERED, ""))
+    was, now = _condition(before, PoolCondition.STARVED), _condition(after, PoolCondition.STARVED)
+    if now.get("reason") == PoolReason.AT_MAX_PODS != was.get("reason"):
+        found.append((EventReason.AT_MAX_PODS, EVENT_MEANINGS[EventReason.AT_MAX_PODS]))
+    return found
+
+
+def _condition(status: Mapping[str, Any], kind: PoolCondition) -> Mapping[str, Any]:
+    return next((entry for entry in status.get("conditions") or () if entry.get("type") == kind), {})
 
 
 _BLOCKS: Final = frozenset(

@@ -10,10 +10,10 @@ from kubecoderun_operator import metrics
 class Health:
     """Answers for one process. A standby is ready too: it does its job by waiting."""
 
-    def __init__(self, host: str, port: int, healthy: Callable[[], str]) -> None:
-        """healthy: empty, or what is wrong."""
+    def __init__(self, host: str, port: int, trouble: Callable[[], str], role: Callable[[], str]) -> None:
+        """trouble: empty, or what is wrong. role: what the process does, for people."""
         self._host, self._port = host, port
-        self._healthy = healthy
+        self._trouble, self._role = trouble, role
         app = web.Application()
         app.router.add_get("/healthz", self._answer)
         app.router.add_get("/readyz", self._answer)
@@ -28,8 +28,8 @@ class Health:
         await self._runner.cleanup()
 
     async def _answer(self, _: web.Request) -> web.Response:
-        wrong = self._healthy()
-        return web.Response(status=503 if wrong else 200, text=wrong or "ok")
+        trouble = self._trouble()
+        return web.Response(status=503 if trouble else 200, text=trouble or self._role())
 
 
 async def _metrics(_: web.Request) -> web.Response:

@@ -78,10 +78,11 @@ class HeldPod:
             await self._look()
         return outcomes.with_cause(outcome, None if self.gone else self.pod)
 
-    async def lost(self) -> Outcome:
-        """The sidecar cannot be reached: what does the API server know of the pod?"""
+    async def lost(self, node_silent: bool = False) -> Outcome:
+        """The sidecar cannot be reached: what does the API server know of the pod? node_silent: its node
+        takes no connections either."""
         await self._look()
-        return outcomes.lost(None if self.gone else self.pod)
+        return outcomes.lost(None if self.gone else self.pod, node_silent)
 
     @property
     def _over(self) -> bool:

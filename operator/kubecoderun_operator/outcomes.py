@@ -169,9 +169,9 @@ def _advise(result: dict[str, Any]) -> None:
 # --- without a result -----------------------------------------------------------------------------
 
 
-def lost(member: Member | None) -> Outcome:
+def lost(member: Member | None, node_silent: bool = False) -> Outcome:
     """Why the sidecar of a running session cannot be reached, from what is known of its pod (None: it is
-    gone)."""
+    gone). node_silent: its node takes no connections either."""
     if member is None:
         return Outcome(Reason.POD_LOST, "the pod was deleted")
     if member.pod_reason == "DeadlineExceeded":
@@ -194,6 +194,8 @@ def lost(member: Member | None) -> Outcome:
         return Outcome(
             Reason.NODE_LOST, f"the sidecar does not answer, and node {member.node} says not ready"
         )
+    if node_silent:
+        return Outcome(Reason.NODE_LOST, f"node {member.node} does not answer")
     return Outcome(Reason.SIDECAR_LOST, "the sidecar does not answer")
 
 

@@ -126,8 +126,11 @@ def backstop(member: Member, deadline: float, now: float) -> JsonPatch:
 
 
 def _deadline(member: Member, deadline: float, now: float) -> JsonObject:
-    """The node counts from the pod's own start."""
-    age = max(0.0, now - (member.started if member.started is not None else member.created))
+    """The node counts from the pod's own start, by its own clock. Where that is ahead of ours, the start
+    seems to be too late: then the time at which the API server has created the pod counts, or a run would be
+    ended before its time."""
+    began = min((moment for moment in (member.started, member.created) if moment), default=now)
+    age = max(0.0, now - began)
     return {"op": "add", "path": "/spec/activeDeadlineSeconds", "value": math.ceil(age + deadline)}
 
 

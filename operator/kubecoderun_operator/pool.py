@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import PoolSpec
-from kubecoderun_crds.reasons import PoolReason
+from kubecoderun_crds.reasons import EventReason, PoolReason, Reason
 from kubecoderun_operator import metrics, pods, sizing
 from kubecoderun_operator.allocator import Allocator, Standing
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, NotLeadingError
@@ -19,6 +19,7 @@ from kubecoderun_operator.conditions import Facts, Setback, Verdict
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member, member
 from kubecoderun_operator.networks import PolicyKeeper
+from kubecoderun_operator.notices import Subject
 from kubecoderun_operator.report import StatusReport
 from kubecoderun_operator.sizing import Brake, Expectations, Target
 from kubecoderun_operator.tools import Tools
@@ -105,7 +106,15 @@ class PoolKeeper:
         self.closed = True
         self._room.close()
         metrics.forget_pool(self.namespace, self.name)
+        self._tools.notices.forget(self.uid)
         self.stop()
+
+    def ended(self, session: str, reason: Reason, message: str) -> None:
+        """A session has ended; if it lost its pod, or a part of it, people may want to know."""
+        if str(reason) not in set(EventReason):
+            return
+        subject = Subject(self.namespace, self.name, self.uid)
+        self._tools.notices.post(subject, EventReason(reason), f"session {session}: {message}")
 
     # --- sessions ---------------------------------------------------------------------------------
 
@@ -155,6 +164,7 @@ class PoolKeeper:
         """The pod looked ready, and its sidecar would not serve a session. Counts as a failed pod, so that a
         network in which no sidecar can be reached does not cost a pod after the other at full speed."""
         self._has_trouble(pod, f"its sidecar cannot be used: {cause}")
+        self.allocator.prefer_others(pod.node)
         self.discard(pod, "unusable")
 
     # --- the worker -------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ class Decision:
     discard: tuple[Member, ...] = ()
 
 
+def is_fresh(session: Session, carriers: list[Member]) -> bool:
+    """Whether nobody can have started the session: no pod carries it, and its status names no run."""
+    return not carriers and session.phase in ("", Phase.PENDING, Phase.QUEUED)
+
+
 def decide(uid: str, phase: str, named_pod: str, carriers: Sequence[Carrier]) -> Decision:
     """uid: of the session. phase, named_pod: its status, the pod by uid. carriers: pods that may have been
     given to it."""
@@ -84,8 +89,3 @@ def _idle(carriers: Sequence[Carrier], uid: str, kept: Member | None = None) -> 
 
 def _is_of_another(carrier: Carrier, uid: str) -> bool:
     return carrier.state is not None and carrier.state.owner is not None and not _owns(carrier, uid)
-
-
-def is_fresh(session: Session, carriers: list[Member]) -> bool:
-    """Whether nobody can have started the session: no pod carries it, and its status names no run."""
-    return not carriers and session.phase in ("", Phase.PENDING, Phase.QUEUED)

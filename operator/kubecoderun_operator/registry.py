@@ -69,7 +69,7 @@ class Registry:
             keeper.observe(seen)
         else:
             self._strays.observe(seen)
-        self._pod_news(seen, gone, seen.session_uid or owner)
+        self._pod_news(seen, gone, owner)
 
     def start(self) -> None:
         """Let all keepers begin to work, also those that come later."""

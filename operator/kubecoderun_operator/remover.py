@@ -11,7 +11,8 @@ from kubecoderun_operator.background import Background
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError, Cluster
 from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
-from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError, Sidecars
+from kubecoderun_operator.vigil import SidecarUnreachableError
 
 logger = logging.getLogger(__name__)
 

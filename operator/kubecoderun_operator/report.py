@@ -9,6 +9,7 @@ from kubecoderun_operator import conditions, metrics
 from kubecoderun_operator.cluster import ApiError, ApiUnreachableError
 from kubecoderun_operator.conditions import Facts
 from kubecoderun_operator.log import about
+from kubecoderun_operator.notices import Subject
 from kubecoderun_operator.outcomes import timestamp
 from kubecoderun_operator.sizing import wanted
 from kubecoderun_operator.tools import Tools
@@ -23,7 +24,7 @@ class StatusReport:
         self.status = status
         """What was last read or written."""
         self._namespace, self._name, self._uid = namespace, name, uid
-        self._cluster = tools.cluster
+        self._cluster, self._notices = tools.cluster, tools.notices
         self._interval = tools.settings.pool_status_seconds
         self._written = float("-inf")
         self._differs_since: float | None = None
@@ -54,6 +55,8 @@ class StatusReport:
             level = logging.DEBUG if error.status == HTTPStatus.NOT_FOUND else logging.ERROR
             where = about(namespace=self._namespace, pool=self._name, cause=str(error))
             logger.log(level, "a pool's status was refused", extra=where)
+        for reason, message in conditions.announcements(self.status, made):
+            self._notices.post(Subject(self._namespace, self._name, self._uid), reason, message)
         self.status, self._written, self._differs_since = made, time.monotonic(), None
         return None
 

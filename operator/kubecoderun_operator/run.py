@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
 from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
-from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, resumption
 from kubecoderun_operator.answer import Answer, PodTakenError, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError, longest_fetch_seconds
 from kubecoderun_operator.cluster import NotLeadingError
@@ -20,12 +20,13 @@ from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.outcomes import Outcome, Record, timestamp
 from kubecoderun_operator.pool import PoolKeeper
-from kubecoderun_operator.recovery import Carrier, Step
+from kubecoderun_operator.recovery import Step
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError, ask_states
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.stopwatch import Stopwatch
 from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
 from kubecoderun_operator.waiting import CancelRequestedError, PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 """Before each further connection to the sidecar of a run; the last one repeats."""
-_STATE_ATTEMPTS: Final = 3
-_STATE_PAUSE: Final = 1.0
 
 
 class Run:
@@ -43,16 +42,19 @@ class Run:
 
     def __init__(self, session: Session, tools: Tools, registry: Registry, *, fresh: bool) -> None:
         """fresh: nobody can have worked on the session before."""
-        self.session = session
         self._clock = Stopwatch()
         self.answered = False
         """The final status is being written: leaving the set of unfinished sessions is expected now."""
         self._fresh = fresh
         self._tools = tools
         self._registry = registry
-        self._record = Record.of(session, tools.epoch())
-        self._answer = Answer(session, self._record, tools.cluster)
-        self._calls = ToolCalls(session, self._record, self._answer, tools)
+        self.session: Session
+        self._record: Record
+        self._answer: Answer
+        self._calls: ToolCalls
+        self._named: bool
+        """The status names the pod and says that the session runs."""
+        self._see(session)
         self._keeper: PoolKeeper | None = None
         self._order: Order | None = None
         self._held: HeldPod | None = None
@@ -64,8 +66,6 @@ class Run:
         """Who owns the pod: the session itself, or the workspace that it runs in."""
         self._run_uid: str | None = None
         """In a workspace: which of its runs this is."""
-        self._named = session.phase == Phase.RUNNING
-        """The status names the pod and says that the session runs."""
         self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
 
@@ -193,10 +193,11 @@ class Run:
             keeper.assigned(self.session.uid)
 
     def _see(self, session: Session) -> None:
-        """The session stands otherwise than this run thought: another operator has written its status."""
+        """Go by the session as it stands: at the start, and when another operator has written its status."""
         self.session = session
         self._record = Record.of(session, self._tools.epoch())
         self._answer = Answer(session, self._record, self._tools.cluster)
+        self._calls = ToolCalls(session, self._record, self._answer, self._tools)
         self._named = session.phase == Phase.RUNNING
 
     async def _obtain(self, keeper: PoolKeeper, first: bool) -> Member:
@@ -251,21 +252,9 @@ class Run:
     async def _resume(self) -> Outcome | None:
         """Go on where an earlier operator process stopped. None if the session is to be run from the
         start."""
-        seen = self.session
-        named = (seen.status.get("pod") or {}).get("uid", "")
-        self._registry.take(named, seen.uid)
-        carriers = self._registry.carriers(seen.uid, named)
-        states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
-        found = [Carrier(pod, state) for pod, state in zip(carriers, states, strict=True)]
-        decision = recovery.decide(seen.uid, seen.phase, named, found)
-        metrics.RECOVERED.labels(decision.step).inc()
+        carriers = await resumption.carriers(self.session, self._registry, self._tools.sidecars)
+        decision = resumption.take_up(self.session, carriers, self._registry)
         logger.info("a session goes on", extra=self._about(step=decision.step, pods=len(carriers)))
-        for pod in decision.discard:
-            self._registry.discard(pod, "orphan")
-        for carrier in found:
-            owner = carrier.state.owner if carrier.state is not None else None
-            if owner is not None and owner.uid != seen.uid:
-                self._registry.hand_over(carrier.member, owner.uid)
         self._record.attempts = max(self._record.attempts, len(carriers))
         if decision.pod is not None:
             self._held = HeldPod(decision.pod, self._tools.cluster)
@@ -329,18 +318,19 @@ class Run:
             except SidecarUnreachableError as error:
                 self._broken += 1
                 logger.info("a run's stream broke", extra=self._about(pod=held.pod.name, cause=str(error)))
-                if self._broken >= settings.sidecar_attempts:
-                    return await self._lost(held)
+                gone = isinstance(error, NodeSilentError)
+                if gone or self._broken >= settings.sidecar_attempts:
+                    return await self._lost(held, gone)
             finally:
                 held.left_alone()
 
-    async def _lost(self, held: HeldPod | None) -> Outcome:
+    async def _lost(self, held: HeldPod | None, node_silent: bool = False) -> Outcome:
         """The pod is gone or silent. What the run has left in the store counts more than how it was lost."""
         if held is not None:
             self._record.name_pod(held.pod)
         found = await self._tools.results.of(self.session, self._record.timings.get("started"))
         if found is None:
-            return await held.lost() if held is not None else outcomes.lost(None)
+            return await held.lost(node_silent) if held is not None else outcomes.lost(None)
         logger.info("the result of a lost pod was in the store", extra=self._about())
         if held is not None:
             return await held.explain(self._outcome(found), 0)
@@ -444,6 +434,8 @@ class Run:
         """Metrics, and the one log line of a normal session."""
         start = str(self._record.start_type or "")
         took = self._clock.tell(self.session, str(outcome.reason), start)
+        if (keeper := self._pool()) is not None:
+            keeper.ended(self.session.name, outcome.reason, outcome.message)
         pod = self._held.pod.name if self._held is not None else ""
         fields = self._about(reason=str(outcome.reason), start=start, pod=pod, **took)
         logger.info("session ended", extra=fields)

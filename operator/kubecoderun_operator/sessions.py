@@ -69,10 +69,10 @@ class Desk:
             self._begin(session)
 
     def take_pod(self, session: Session) -> None:
-        """Nobody else gets the pod that the status of an unfinished session names."""
-        named = (session.status.get("pod") or {}).get("uid", "")
-        if named:
-            self._registry.take(named, session.uid)
+        """Nobody else gets the pod that the status of an unfinished session names. That of a run in a
+        workspace is the workspace's."""
+        if session.named_pod and not session.in_workspace:
+            self._registry.take(session.named_pod, session.uid)
 
     def pod_seen(self, pod: Member, gone: bool, session_uid: str) -> None:
         """Something about a pod; it may belong to a session."""
@@ -128,7 +128,7 @@ class Desk:
             workspace = Workspace(session, tools, registry, fresh=fresh, rivals=rivals)
             self.workspaces.add(workspace)
             return workspace
-        if session.request.get("workspaceRef"):
+        if session.in_workspace:
             return WorkspaceRun(session, tools, registry, self.workspaces, fresh=fresh)
         return Run(session, tools, registry, fresh=fresh)
 

@@ -39,7 +39,10 @@ class Settings(BaseSettings):
     lease_name: str = "kubecoderun-operator"
     """Name of that Lease."""
     pod_uid: str = ""
-    """UID of the operator's own pod, its name in the election; host name and process id without it."""
+    """UID of the operator's own pod, which tells it from others in the election; host name and process id
+    without it."""
+    pod_name: str = ""
+    """Name of that pod, for people who look at the Lease: it stands before the UID."""
     kubeconfig: Path | None = None
     """File with the cluster's address; without it the service account of the pod, then KUBECONFIG."""
     http_host: str = "0.0.0.0"
@@ -103,6 +106,9 @@ class Settings(BaseSettings):
     pool_status_seconds: float = Field(default=5.0, ge=0)
     """Least time between two status writes of a pool, unless a condition changes."""
 
+    event_pause_seconds: Seconds = 30.0
+    """Least time between two writes of the same Event of a pool; what happens meanwhile is counted."""
+
     # --- sessions --------------------------------------------------------------------------------
     queued_after_seconds: Seconds = 1.0
     """A session that waits longer gets the phase Queued."""
@@ -148,6 +154,9 @@ class Settings(BaseSettings):
     sidecar_silence_seconds: Seconds = 5.0
     """A run whose sidecar sends nothing (it sends a heartbeat each second) counts as disconnected after
     this."""
+    node_silence_seconds: Seconds = 4.0
+    """A pod counts as lost when nothing has come from it for so long and its node takes no connections
+    either, tried four times."""
     sidecar_attempts: int = Field(default=5, ge=1)
     """Connections to the sidecar of one run that may break in a row before the run counts as lost."""
     ending_grace_seconds: float = Field(default=3.0, ge=0)
@@ -204,7 +213,9 @@ class Settings(BaseSettings):
     @property
     def identity(self) -> str:
         """Who this process is in the election."""
-        return self.pod_uid or f"{socket.gethostname()}-{os.getpid()}"
+        if self.pod_uid:
+            return f"{self.pod_name}_{self.pod_uid}" if self.pod_name else self.pod_uid
+        return f"{socket.gethostname()}-{os.getpid()}"
 
     def longest_run_seconds(self, limit_seconds: int, *, tools: bool = False) -> int:
         """From the start of a program with that time limit to the moment when its pod must be done. tools: it

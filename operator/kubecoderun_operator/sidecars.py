@@ -11,6 +11,8 @@ import aiohttp
 
 from kubecoderun_operator import metrics
 from kubecoderun_operator.members import Member
+from kubecoderun_operator.presence import KNOCK_SECONDS, Knock
+from kubecoderun_operator.vigil import SidecarUnreachableError, Vigil
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
     Called,
@@ -31,10 +33,6 @@ _IDLE_SECONDS: Final = 3600
 """Connections to warm pods stay open until the pod goes; the sidecar closes what it does not want to keep."""
 _LINE_BUFFER: Final = protocol.MAX_EVENT_BYTES // 2
 """aiohttp refuses lines longer than twice its buffer."""
-
-
-class SidecarUnreachableError(Exception):
-    """No answer, or a connection that broke. What was asked may have been done or not."""
 
 
 class SidecarRefusedError(Exception):
@@ -61,12 +59,14 @@ class Signing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SidecarLimits:
-    """Seconds: for a connection, an answer, an answer that needs the object store, and silence in a run."""
+    """Seconds: for a connection, an answer, an answer that needs the object store, silence in a run, and
+    silence of a node that takes no connections."""
 
     connect: float
     answer: float
     fetch: float
     silence: float
+    node_silence: float = 4.0
 
 
 class Sidecars:
@@ -112,14 +112,15 @@ class Sidecars:
         owner: the workspace that has reserved the pod, for one of its runs.
         """
         fetches = isinstance(request.code, protocol.StoredCode) or bool(request.inputs)
-        await self._ask(
-            "POST",
-            protocol.PATH_PREPARE,
-            pod,
-            owner or request.session.uid,
-            request.to_json(),
-            seconds=self._limits.fetch if fetches else self._limits.answer,
-        )
+        async with self._while_there(pod):
+            await self._ask(
+                "POST",
+                protocol.PATH_PREPARE,
+                pod,
+                owner or request.session.uid,
+                request.to_json(),
+                seconds=self._limits.fetch if fetches else self._limits.answer,
+            )
 
     async def reserve(self, pod: Member, owner: str) -> None:
         """Bind the pod to a workspace for life. Repeating it does no harm."""
@@ -151,9 +152,39 @@ class Sidecars:
 
         started is called with the time at which the program started, called with tool calls that wait for
         their results: at first all there are, then new ones. SidecarUnreachableError if the
-        connection breaks or stays silent; then repeat the call.
+        connection breaks or stays silent; then repeat the call. NodeSilentError if that
+        makes no sense.
         """
         body = request.to_json()
+        async with self._while_there(pod) as vigil:
+            return await self._start(pod, owner, body, started, called, vigil.hear)
+
+    async def knock(self, pod: Member) -> Knock:
+        """Whether the pod's node takes a connection; nothing is said over it."""
+        try:
+            async with asyncio.timeout(KNOCK_SECONDS):
+                _, writer = await asyncio.open_connection(pod.ip, self._port)
+        except ConnectionRefusedError:
+            return Knock.REFUSED
+        except OSError:  # TimeoutError is one
+            return Knock.SILENT
+        writer.transport.abort()
+        return Knock.TAKEN
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _while_there(self, pod: Member) -> Vigil:
+        return Vigil(lambda: self.knock(pod), self._limits.node_silence)
+
+    async def _start(
+        self,
+        pod: Member,
+        owner: str,
+        body: bytes,
+        started: Callable[[str], None],
+        called: Callable[[Sequence[ToolCall]], None],
+        heard: Callable[[], None],
+    ) -> RunResult:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._limits.connect, sock_read=self._limits.silence
         )
@@ -167,7 +198,7 @@ class Sidecars:
                         await self._refuse(response, attempt)
                         continue
                     metrics.SIDECAR_REQUESTS.labels("start", "200").inc()
-                    return await self._follow(response, started, called)
+                    return await self._follow(response, started, called, heard)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 # ValueError: a line over the limit, or (ProtocolError) one that is not an event.
                 metrics.SIDECAR_REQUESTS.labels("start", "0").inc()
@@ -179,8 +210,10 @@ class Sidecars:
         response: aiohttp.ClientResponse,
         started: Callable[[str], None],
         called: Callable[[Sequence[ToolCall]], None],
+        heard: Callable[[], None],
     ) -> RunResult:
         async for line in response.content:
+            heard()
             event = protocol.parse_event(line)
             if isinstance(event, Started):
                 started(event.at)

@@ -16,9 +16,10 @@ from kubecoderun_operator.log import about
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outcomes import Record
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.storage import Storage
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import SidecarUnreachableError
 from kubecoderun_sidecar.protocol import ResultsRequest, ToolCall, ToolResult
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kubecoderun_operator.background import Background
 from kubecoderun_operator.cluster import Cluster
+from kubecoderun_operator.notices import Notices
 from kubecoderun_operator.pods import PodDefaults
 from kubecoderun_operator.purge import Purger
 from kubecoderun_operator.remover import Remover
@@ -27,6 +28,7 @@ class Tools:
     """The same."""
     results: Results
     remover: Remover
+    notices: Notices
     background: Background
     pod_defaults: PodDefaults
     epoch: Callable[[], int]

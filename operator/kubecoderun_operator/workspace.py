@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kubecoderun_crds.pool import PoolSpec
 from kubecoderun_crds.reasons import Phase, Reason
 from kubecoderun_crds.session import SessionSpec
-from kubecoderun_operator import metrics, orders, outcomes, pods
+from kubecoderun_operator import metrics, orders, outcomes, pods, resumption
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError
 from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.held import HeldPod
@@ -26,14 +26,11 @@ from kubecoderun_operator.orders import Session
 from kubecoderun_operator.outcomes import Outcome, timestamp
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.run import Run
-from kubecoderun_operator.sidecars import ask_states
 from kubecoderun_operator.tools import Tools
 from kubecoderun_sidecar.protocol import StateAnswer
 
 logger = logging.getLogger(__name__)
 
-_STATE_ATTEMPTS: Final = 3
-_STATE_PAUSE: Final = 1.0
 _ENDING_SECONDS: Final = 15.0
 """How long the end of a workspace waits for the run in progress, once that has been told to end; and how long
 runs that were not started wait for the end of the workspace."""
@@ -198,8 +195,7 @@ class Workspace(Run):
 
     def _hold_for_the_end(self) -> None:
         """It is not to be served: a pod that it has goes with it."""
-        named = (self.session.status.get("pod") or {}).get("uid", "")
-        for pod in self._registry.carriers(self.uid, named):
+        for pod in self._registry.carriers(self.uid, self.session.named_pod):
             self._held = HeldPod(pod, self._tools.cluster)
 
     async def _get_pod(self, limits: Terms) -> HeldPod:
@@ -239,17 +235,14 @@ class Workspace(Run):
 
     async def _find_again(self, limits: Terms) -> HeldPod | None:
         """The pod that an earlier operator got. None: there was none yet. Raises EndedError if it is lost."""
-        named = (self.session.status.get("pod") or {}).get("uid", "")
-        self._registry.take(named, self.uid)
-        carriers = self._registry.carriers(self.uid, named)
-        states = await ask_states(self._tools.sidecars, carriers, self.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
+        carriers = await resumption.carriers(self.session, self._registry, self._tools.sidecars)
         found: HeldPod | None = None
         silent: list[Member] = []
-        for pod, state in zip(carriers, states, strict=True):
+        for pod, state in ((carrier.member, carrier.state) for carrier in carriers):
             if state is None:
                 silent.append(pod)
             elif state.owner is not None and state.owner.uid != self.uid:
-                self._registry.hand_over(pod, state.owner.uid)
+                continue
             elif found is None and await self._is_ours(pod, state, limits):
                 found = HeldPod(pod, self._tools.cluster)
                 self._runs = max(self._runs, state.started)
@@ -261,7 +254,7 @@ class Workspace(Run):
         if found is None and silent:
             self._held = HeldPod(silent[0], self._tools.cluster)
             raise EndedError(await self._held.lost())
-        if found is None and named:
+        if found is None and self.session.named_pod:
             raise EndedError(outcomes.lost(None))
         return found
 

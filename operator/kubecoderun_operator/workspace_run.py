@@ -19,8 +19,9 @@ from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.outcomes import Outcome, timestamp
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.run import Run
-from kubecoderun_operator.sidecars import SidecarRefusedError, SidecarUnreachableError
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.vigil import SidecarUnreachableError
 from kubecoderun_operator.waiting import CancelRequestedError
 from kubecoderun_operator.workspace import TooManyWaitError, Workspace, WorkspaceEndedError
 from kubecoderun_operator.workspaces import Workspaces
@@ -69,7 +70,7 @@ class WorkspaceRun(Run):
             if may_have_started:
                 return await self._lost(None)
             raise
-        if may_have_started and (self.session.status.get("pod") or {}).get("uid") != pod.uid:
+        if may_have_started and self.session.named_pod != pod.uid:
             return await self._lost(None)
         self._held = HeldPod(pod, self._tools.cluster)
         outcome = await self._in_pod(workspace, self._held, again=may_have_started)
@@ -127,6 +128,8 @@ class WorkspaceRun(Run):
             binding = await preparing
         finally:
             preparing.cancel()
+        if binding.cause == "unreachable" and again:
+            return await self._lost(held)  # it may have run there, and nobody can say
         if binding.bond is not Bond.BOUND:
             workspace.broken(await self._why_broken(held, binding.cause))
             gone = f"the pod of the workspace could not be used: {binding.cause}"
@@ -150,7 +153,7 @@ class WorkspaceRun(Run):
         assert workspace.pool_spec is not None
         order = await intake.check(self.session, workspace.pool_spec, self._tools)
         if order.tools:
-            raise EndedError(Outcome(Reason.INVALID_REQUEST, "a run in a workspace cannot have tools yet"))
+            raise EndedError(Outcome(Reason.INVALID_REQUEST, "a program that calls tools cannot run in a workspace"))
         self._order = order = replace(order, owner=workspace.uid)
         return order
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kubecoderun_runner import frames, languages
+from kubecoderun_runner import frames, languages, plain
 from kubecoderun_runner.builds import Builds
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
@@ -19,13 +19,13 @@ from kubecoderun_runner.delivery import Delivery, UndeliverableError
 from kubecoderun_runner.environment import Bounds, Settings
 from kubecoderun_runner.held import Held, start_spare
 from kubecoderun_runner.inputs import Delivered
-from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.launch import Process
 from kubecoderun_runner.log import note
 from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked
+from kubecoderun_runner.spare import Report, Spare
 from kubecoderun_runner.toolcalls import ToolDesk
 from kubecoderun_runner.toolprograms import offer
 from kubecoderun_runner.turns import Turns
@@ -35,8 +35,6 @@ PROTOCOL: Final = 1
 FEATURES: Final = ("again",)
 """What a sidecar may ask of this runner that older ones do not know. again: several programs in turn."""
 _READ_BYTES: Final = 1 << 18
-_CANNOT_START: Final = 127 << 8
-"""Wait status of a program that could not be started, as a shell reports it."""
 
 
 class Pid1:
@@ -271,22 +269,11 @@ class Pid1:
 
     def _launch(self, delivery: Delivery) -> Process | None:
         """Start a program the plain way. One that cannot be started has ended as in a shell."""
-        order = delivery.order
-        language = languages.BY_NAME[order.language]
-        env = {**self._env, **order.env}
         try:
-            build = self._builds.fresh() if language.compiled else ""
-            argv = language.argv(delivery.source_name, order.args, build)
-            program = languages.find_program(argv[0], env["PATH"])
-            if program is None:
-                raise FileNotFoundError(f"{argv[0]} is not on the path")
-            return launch(program, argv, hooked(env) if language.spare == "python" else env)
+            return plain.start(delivery, self._env, self._builds)
         except OSError as error:
-            message = f"{language.tool} cannot be started: {error.strerror or error}\n".encode()
-            self._channel.send(frames.encode(b"E", message))
-            exit_code = os.WEXITSTATUS(_CANNOT_START)
-            usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
-            self._report_end(frames.encode_json(b"X", exitCode=exit_code, signal=None, **usage))
+            self._channel.send(plain.complaint(delivery.order, error))
+            self._report_end(plain.never_started())
             return None
 
     def _feed_stdin(self, fd: int, _events: int) -> None:

@@ -18,7 +18,9 @@ from kubecoderun_sidecar.transfer import Store, TransferError, whole
 log = logging.getLogger(__name__)
 
 STORE_SECONDS = 30.0
-"""Longest time for result.json, all attempts together."""
+"""Longest time for result.json, all attempts together, when it has more than the answer."""
+SPARE_SECONDS = 3.0
+"""The same when the answer has all of it: it is stored only in case that gets lost, and somebody waits."""
 DEFAULT_INLINE_BYTES = 16384
 _LEAST_PREVIEW = 256
 
@@ -70,8 +72,12 @@ def must_store(target: ResultTarget, kept: KeptOutput, ending: Ending, seconds: 
     """Whether result.json is due; `seconds` have passed since the start, files included."""
     if ending.started is None:
         return False
-    lengths = (len(kept[0].joined()), len(kept[1].joined()) + len(ending.notes))
-    return seconds > target.after_seconds or max(lengths) > target.inline_bytes
+    return seconds > target.after_seconds or _exceeds(target, kept, ending.notes)
+
+
+def _exceeds(target: ResultTarget, kept: KeptOutput, notes: bytes) -> bool:
+    """Whether the answer cannot have all the output."""
+    return max(len(kept[0].joined()), len(kept[1].joined()) + len(notes)) > target.inline_bytes
 
 
 def preview(result: RunResult, kept: KeptOutput, notes: bytes, target: ResultTarget | None) -> RunResult:
@@ -92,7 +98,7 @@ async def store_result(
     data = replace(result, stored=True, stored_at=rfc3339(time.time())).to_json()
     answer = preview(result, kept, notes, target)
     try:
-        async with asyncio.timeout(STORE_SECONDS):
+        async with asyncio.timeout(STORE_SECONDS if _exceeds(target, kept, notes) else SPARE_SECONDS):
             await store.put(target.url, len(data), lambda: whole(data), "application/json")
     except TransferError as error:
         return replace(answer, store_error=error.message)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import h11
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
 IDLE_SECONDS = 10.0
 """Longest wait for one piece of a body, or for an answer, or for the store to take a piece."""
 BUFFER_BYTES = 1 << 18
@@ -55,9 +55,10 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.set()
 
     @classmethod
-    async def open(cls, target: Target, tls: ssl.SSLContext | None) -> Connection:
-        """Connect; OSError (ssl.SSLError is one) or TimeoutError when that is impossible."""
-        async with asyncio.timeout(CONNECT_SECONDS):
+    async def open(cls, target: Target, tls: ssl.SSLContext | None, seconds: float) -> Connection:
+        """Connect within so many seconds; OSError (ssl.SSLError is one) or TimeoutError when that is
+        impossible."""
+        async with asyncio.timeout(seconds):
             _transport, connection = await asyncio.get_running_loop().create_connection(
                 cls, target.host, target.port, ssl=tls
             )

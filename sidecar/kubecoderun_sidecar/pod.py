@@ -17,6 +17,7 @@ from kubecoderun_sidecar.calling import ResultUnavailableError
 from kubecoderun_sidecar.delivery import InputFailedError, batches, check_paths
 from kubecoderun_sidecar.dialogue import DeliveryFault
 from kubecoderun_sidecar.listing import Listing
+from kubecoderun_sidecar.observer import RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.protocol import (
     Caller,
     CancelRequest,
@@ -25,7 +26,7 @@ from kubecoderun_sidecar.protocol import (
     StartRequest,
 )
 from kubecoderun_sidecar.run import Run
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError, UndeliverableError
+from kubecoderun_sidecar.runtime import RuntimeLink
 from kubecoderun_sidecar.transfer import Store, TransferError
 from kubecoderun_sidecar.turns import Turns
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
 
 from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.delivery import Batch
@@ -29,8 +28,9 @@ from kubecoderun_sidecar.fields import ProtocolError, decode_object, encode_obje
 from kubecoderun_sidecar.frames import PIECE_BYTES, FrameDecoder, FrameError, encode_frame, frame_header
 from kubecoderun_sidecar.limits import Bounds
 from kubecoderun_sidecar.listing import ListedFile, Listing
+from kubecoderun_sidecar.observer import RunObserver, RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.pulling import Pull
-from kubecoderun_sidecar.toolcalls import AskedCall, parse_call
+from kubecoderun_sidecar.toolcalls import parse_call
 
 log = logging.getLogger(__name__)
 
@@ -44,38 +44,6 @@ _FREE = frozenset({Phase.WARM, Phase.PREPARED, Phase.LISTED, Phase.ENDED, Phase.
 """Where another delivery may begin, for a runner that takes several."""
 _JOINED_BYTES = 64 << 10
 """Up to this size several frames are copied together, and cost one system call."""
-
-
-class RuntimeLostError(Exception):
-    """The runner is gone or broke the protocol. The text is the sidecar's own, never the runner's."""
-
-
-class UndeliverableError(Exception):
-    """The runner cannot take a delivery, and has said why."""
-
-    def __init__(self, fault: DeliveryFault) -> None:
-        super().__init__(fault.kind)
-        self.fault = fault
-
-
-class RunObserver(Protocol):
-    """Takes what happens to a program, as it happens. Methods must not raise or block."""
-
-    def on_started(self) -> None: ...
-
-    def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
-        """`chunk` is only valid during the call."""
-
-    def on_call(self, call: AskedCall) -> None:
-        """The program calls a tool."""
-
-    def on_exit(self, report: ExitReport) -> None:
-        """The program is over. `on_listed` or `on_lost` follows if files were wanted."""
-
-    def on_listed(self) -> None:
-        """The list of files is complete."""
-
-    def on_lost(self, detail: str) -> None: ...
 
 
 class RuntimeLink:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import secrets
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Literal
@@ -19,12 +21,18 @@ from urllib.parse import urlsplit
 import h11
 
 from kubecoderun_sidecar import metrics
-from kubecoderun_sidecar.exchange import Connection, Data, Exchange, Target
+from kubecoderun_sidecar.exchange import CONNECT_SECONDS, Connection, Data, Exchange, Target
 from kubecoderun_sidecar.form import build_form
 from kubecoderun_sidecar.protocol import FormTarget
 
 BACKOFF_SECONDS = (0.1, 0.4, 1.2)
 """Pauses between attempts, each plus up to as much again; their number bounds the retries."""
+UNREACHED_SECONDS = 3.0
+"""A store that takes no connection for so long is not there: somebody waits, and is told now."""
+_STILL_UNREACHED_SECONDS = 0.3
+_SHORTEST_SECONDS = 0.1
+_REMEMBERED_SECONDS = 10.0
+"""For so long the next transfers give up sooner, so that a run with many objects waits once."""
 CHUNK_BYTES = 64 << 10
 _MAX_IDLE = 4
 """Connections that are kept for the next request."""
@@ -55,11 +63,12 @@ class TransferError(Exception):
 
 class _TransientError(Exception):
     """One attempt failed in a way that another may not. `stale`: only because a kept connection had been
-    closed meanwhile."""
+    closed meanwhile. `unreached`: no connection was made at all."""
 
-    def __init__(self, message: str, *, stale: bool = False) -> None:
+    def __init__(self, message: str, *, stale: bool = False, unreached: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+        self.unreached = unreached
 
 
 class Store:
@@ -69,6 +78,7 @@ class Store:
         self._ca_file = ca_file
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
+        self._unreached_at = -_REMEMBERED_SECONDS
 
     async def fetch(self, url: str, size: int, sha256: str | None = None) -> AsyncGenerator[Data]:
         """Yield an object's bytes, each piece valid until the next one is asked for; the last thing it does
@@ -79,10 +89,10 @@ class Store:
         target = _parse(url)
         digest = hashlib.sha256()
         done = 0
-        tries = _Tries()
+        tries = self._tries()
         while True:
             try:
-                async with self._exchange(target, "GET", _range(done)) as exchange:
+                async with self._exchange(target, "GET", _range(done), tries) as exchange:
                     status, headers = await exchange.head()
                     skip = _check_download(status, headers, done, size)
                     async for chunk in exchange.body():
@@ -99,7 +109,7 @@ class Store:
             except _TransientError as error:
                 if 0 < size == done:
                     break
-                await tries.pause(error)
+                await self._pause(tries, error)
         if done != size or sha256 not in (None, digest.hexdigest()):
             raise TransferError("object_unavailable", "the object is not the one that was promised")
 
@@ -146,10 +156,10 @@ class Store:
         self, method: str, url: str, headers: list[tuple[str, str]], parts: Parts, attempts: int | None
     ) -> None:
         target = _parse(url)
-        tries = _Tries(attempts)
+        tries = self._tries(attempts)
         while True:
             try:
-                async with self._exchange(target, method, headers) as exchange:
+                async with self._exchange(target, method, headers, tries) as exchange:
                     complete = await _send_all(exchange, parts)
                     status, _headers = await exchange.head()
                     if status not in (200, 201, 204):
@@ -159,19 +169,33 @@ class Store:
                     await exchange.drop_body()
                 return
             except _TransientError as error:
-                await tries.pause(error)
+                await self._pause(tries, error)
+
+    def _tries(self, most: int | None = None) -> _Tries:
+        missing = time.monotonic() - self._unreached_at < _REMEMBERED_SECONDS
+        return _Tries(_STILL_UNREACHED_SECONDS if missing else UNREACHED_SECONDS, most)
+
+    async def _pause(self, tries: _Tries, error: _TransientError) -> None:
+        try:
+            await tries.pause(error)
+        except TransferError:
+            if error.unreached:
+                self._unreached_at = time.monotonic()
+            raise
 
     @asynccontextmanager
     async def _exchange(
-        self, target: Target, method: str, headers: list[tuple[str, str]]
+        self, target: Target, method: str, headers: list[tuple[str, str]], tries: _Tries
     ) -> AsyncIterator[Exchange]:
         """One request on a kept connection or a new one; whatever breaks on it becomes a _TransientError."""
         connection: Connection | None = None
         exchange: Exchange | None = None
         try:
             connection = self._kept(target) or await Connection.open(
-                target, self._context() if target.secure else None
+                target, self._context() if target.secure else None, tries.connect_seconds()
             )
+            tries.reached()
+            self._unreached_at = -_REMEMBERED_SECONDS
             exchange = Exchange(connection, target, method, headers)
             yield exchange
             metrics.STORE.inc(f"{method} answered")
@@ -183,6 +207,8 @@ class Store:
             raise TransferError("store_unavailable", message, lasting=True) from None
         except TimeoutError:
             metrics.STORE.inc(f"{method} failed")
+            if connection is None:
+                raise _TransientError("the store takes no connection", unreached=True) from None
             raise _TransientError("the store did not answer in time") from None
         except (h11.ProtocolError, OSError) as error:
             stale = connection is not None and connection.used
@@ -192,7 +218,7 @@ class Store:
                 message = "the store's answer broke off or is not HTTP"
             else:
                 message = f"the connection to the store failed ({type(error).__name__})"
-            raise _TransientError(message, stale=stale) from None
+            raise _TransientError(message, stale=stale, unreached=connection is None) from None
         finally:
             if connection is not None:
                 connection.abort()
@@ -225,24 +251,37 @@ class Store:
 
 
 class _Tries:
-    """Counts the attempts of one transfer, and waits between them."""
+    """Counts the attempts of one transfer, and waits between them. `seconds`: after so long without any
+    connection there is no further one."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, seconds: float, most: int | None = None) -> None:
         self._left = len(BACKOFF_SECONDS) if most is None else min(most - 1, len(BACKOFF_SECONDS))
         self._made = 0
+        self._until: float | None = time.monotonic() + seconds
+
+    def reached(self) -> None:
+        """The store is there."""
+        self._until = None
+
+    def connect_seconds(self) -> float:
+        """How long the next connection may take."""
+        return min(CONNECT_SECONDS, max(_SHORTEST_SECONDS, self._remaining()))
 
     async def pause(self, error: _TransientError) -> None:
         """Wait before the next attempt; TransferError when that was the last."""
         if error.stale:
             return
-        if not self._left:
+        if not self._left or self._remaining() < _SHORTEST_SECONDS:
             raise TransferError("store_unavailable", str(error), lasting=True)
         self._left -= 1
         metrics.RETRIES.inc()
         seconds = BACKOFF_SECONDS[self._made]
         self._made += 1
         # Pods that lost the same store must not come back in step.
-        await asyncio.sleep(seconds * (1 + os.urandom(1)[0] / 255))
+        await asyncio.sleep(min(seconds * (1 + os.urandom(1)[0] / 255), self._remaining()))
+
+    def _remaining(self) -> float:
+        return math.inf if self._until is None else self._until - time.monotonic()
 
 
 def _parse(url: str) -> Target:

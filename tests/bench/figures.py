@@ -23,6 +23,9 @@ WANTED: Mapping[tuple[str, str], float] = {
     ("operator_container_killed", "max_ms"): 5000.0,
     ("operator_pod_killed", "max_ms"): 10_000.0,
     ("operator_restart_large", "max_ms"): 5000.0,
+    ("lost_pod", "max_ms"): 5000.0,
+    ("lost_sidecar", "max_ms"): 5000.0,
+    ("lost_runtime", "max_ms"): 5000.0,
     ("operator_restart_large", "idle_writes"): 0.0,
 }
 """What a figure should not exceed, by scenario and name."""

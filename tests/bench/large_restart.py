@@ -73,7 +73,7 @@ async def _finish_many(on: System) -> None:
 
     async def one() -> None:
         async with turn:
-            await on.session("print:x", pool="none")
+            await on.session("print:x", poolRef={"name": "none"})
 
     await asyncio.gather(*(one() for _ in range(FINISHED)))
 

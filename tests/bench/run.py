@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Instead of this folder, whose modules have the names of folders of tests.
+sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.canary import canary
@@ -23,6 +25,7 @@ from bench.languages import languages
 from bench.large_restart import large_restart
 from bench.latency import exec_fresh, exec_pandas, exec_print
 from bench.load import LOOP_SECONDS, burst, throughput
+from bench.lost import lost_runs
 from bench.pod_files import pod_45mb
 from bench.pod_memory import output_1gb
 from bench.readiness import pod_ready
@@ -51,6 +54,7 @@ MEASURES: dict[str, tuple[int, int, Measure]] = {
     "operator_asked_to_stop": (10, 2, lambda system, n, _t: asked_to_stop(system, n)),
     "operator_container_killed": (10, 2, lambda system, n, _t: container_killed(system, n)),
     "operator_pod_killed": (10, 2, lambda system, n, _t: pod_killed(system, n)),
+    "lost_runs": (5, 1, lambda system, n, _t: lost_runs(system, n)),
     "operator_restart_large": (5, 2, lambda _system, n, _t: large_restart(n)),
     "canary": (30, 5, lambda system, n, _t: canary(system, n)),
     "pod_output_1gb": (3, 1, lambda _system, n, _t: output_1gb(n)),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Object = dict[str, Any]
-TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled"})
+TERMINAL = frozenset({"Succeeded", "Failed", "TimedOut", "Cancelled", "Held"})
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,17 @@ class Chaos:
             while len(moments) < strikes and time.monotonic() < end and not troubles:
                 time.sleep(self._chance.uniform(*PAUSE_SECONDS))
                 try:
-                    self._strike(victim, moments, load)
+                    self._strike(victim, moments)
                 except AssertionError as never:
                     troubles.append(str(never))
                 self._note(sessions)
+            if moments and not troubles:
+                try:
+                    eventually(
+                        lambda: load.answered_since(moments[-1]), f"a call is answered after {victim.name}"
+                    )
+                except AssertionError as never:
+                    troubles.append(str(never))
         try:
             eventually(steadily(lambda: self._all_ended(sessions)), "all sessions have ended", SETTLE_SECONDS)
             self._rest()
@@ -80,8 +87,9 @@ class Chaos:
             troubles=troubles,
         )
 
-    def _strike(self, victim: Victim, moments: list[float], load: Load) -> None:
-        """Once, and wait until all is as before. Fails with what does not come back."""
+    def _strike(self, victim: Victim, moments: list[float]) -> None:
+        """Once, and wait until the victim is there again; the next may come before anything else has
+        recovered. Fails with what does not come back."""
         moment = time.monotonic()
         try:
             done = victim.strike()
@@ -90,8 +98,8 @@ class Chaos:
         if not done:
             return
         moments.append(moment)
+        print(f"{time.strftime('%X')} {victim.name} {len(moments)}: {done}", file=sys.stderr, flush=True)
         victim.wait()
-        eventually(lambda: load.answered_since(moment), f"a call is answered after {victim.name}: {done}")
 
     def _rest(self) -> None:
         eventually(steadily(lambda: at_target(self._kube, self.pool)), f"pool {self.pool} is at its target")

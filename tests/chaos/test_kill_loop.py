@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: every part of the deployed system dies once under load."""
+"""The short form of `make chaos`: every part of the deployed system dies twice under load."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from e2e.watching import InvariantWatcher
 
 pytestmark = pytest.mark.cluster
 
-STRIKES = 1
+STRIKES = 2
 LONGEST_SECONDS = 60.0
 CALLERS = 3
 

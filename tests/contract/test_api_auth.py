@@ -94,7 +94,7 @@ async def test_keys_are_read_again_when_their_file_changes() -> None:
             return (await system.request("POST", "/exec", BODY, {"X-API-Key": key})).status
 
         assert (await status(KEY), await status("second")) == (200, 401)
-        system.keys_file.write_text("second\n\n third \n")
+        system.keys_file.write_text("second\n\n# a comment\n third \n")
         assert (await status(KEY), await status("second"), await status("third")) == (401, 200, 200)
         new = system.keys_file.with_name(
             "new"

@@ -354,7 +354,9 @@ async def test_sessions_whose_files_are_used_live_on(expires: timedelta | None, 
     async with running(files_ttl_seconds=36_000) as system:
         await system_with_files(system)
         resource = held(S, {"id": F, "path": "a.csv", "bytes": 1})
-        resource["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"  # how old it is does not matter
+        # how old it is does not matter, before files_max_seconds
+        created = datetime.now(UTC) - timedelta(days=20)
+        resource["metadata"]["creationTimestamp"] = created.strftime("%Y-%m-%dT%H:%M:%SZ")
         if expires is not None:
             resource["spec"]["expiresAt"] = (datetime.now(UTC) + expires).strftime("%Y-%m-%dT%H:%M:%SZ")
         system.api.put(SESSIONS, resource)

@@ -14,7 +14,7 @@ from contract.fakes_api.apiserver import succeeded
 from contract.fakes_api.store import object_store
 from contract.fakes_api.system import running
 from kubecoderun_api.__main__ import make_server
-from kubecoderun_api.auth import KeyRing
+from kubecoderun_api.auth.keys import KeyRing
 from kubecoderun_api.log import configure
 from kubecoderun_api.settings import Settings
 from kubecoderun_api.signing import Bucket, StoreAccess
@@ -27,6 +27,18 @@ TESTED_ELSEWHERE = {
     "shutdown_seconds": "test_api_process",
     "auth": "test_api_auth",
     "api_keys_file": "test_api_auth",
+    "open_networks": "test_api_auth",
+    "jwt_jwks_url": "test_api_tokens",
+    "jwt_keys_dir": "test_api_tokens",
+    "jwt_key_seconds": "test_api_tokens: rotation",
+    "jwt_issuer": "test_api_tokens",
+    "jwt_audience": "test_api_tokens",
+    "jwt_algorithms": "test_api_tokens",
+    "jwt_max_seconds": "test_api_tokens",
+    "jwt_leeway_seconds": "test_api_tokens",
+    "jwt_tenant_claim": "test_api_tokens",
+    "jwt_tenant_required": "test_api_tokens",
+    "jwt_admin_roles": "test_api_owners",
     "heartbeat": "test_api_hangup",
     "heartbeat_after_seconds": "test_api_hangup",
     "heartbeat_every_seconds": "test_api_hangup",
@@ -40,10 +52,17 @@ TESTED_ELSEWHERE = {
     "wait_slack_seconds": "test_api_exec: 504",
     "pod_refill_seconds": "test_api_exec: full queue",
     "retry_after_seconds": "test_api_exec: 429",
+    "tenant_runs_per_minute": "test_api_limits",
+    "tenant_burst": "test_api_limits",
+    "tenant_runs_at_once": "test_api_limits",
+    "limit_wait_seconds": "test_api_limits",
+    "replicas": "test_api_limits",
+    "idempotency_secret": "test_api_idempotency",
     "max_upload_bytes": "test_api_uploads: 413",
     "upload_seconds": "test_api_uploads: 504",
     "uploads_at_once": "test_api_uploads: wait for their turn",
     "download_stall_seconds": "test_api_files: a slow client",
+    "tool_waits_seconds": "test_api_programmatic",
     "files_max_seconds": "test_api_files: longest life",
     "files_ttl_seconds": "test_api_uploads, test_api_files: lives on",
     "store_endpoint": "test_api_exec",
@@ -71,6 +90,7 @@ def test_no_setting_is_forgotten() -> None:
 
 def test_where_it_listens_and_how_long_connections_live() -> None:
     made = make_server(Settings(auth="none", host="127.0.0.9", port=1234, keep_alive_seconds=33)).config
+    assert not made.proxy_headers, "headers would say which network a caller is in"
     assert (made.host, made.port, made.timeout_keep_alive) == ("127.0.0.9", 1234, 33)
     assert (made.loop, made.http, made.access_log) == ("uvloop", "httptools", False)
 

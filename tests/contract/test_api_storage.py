@@ -8,10 +8,12 @@ from itertools import pairwise
 import pytest
 from aiohttp import web
 
+from contract.fakes.silent import SilentAddress
 from contract.fakes_api.store import FakeStore, object_store
+from kubecoderun_api import transfer
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.object_writer import PART_BYTES
-from kubecoderun_api.signing import StoreAccess
+from kubecoderun_api.signing import Bucket, StoreAccess
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
 
@@ -219,6 +221,35 @@ async def test_reading_is_tried_again_until_it_has_begun() -> None:
         fake.open.clear()
         with pytest.raises(StoreError, match="TimeoutError"):
             await store.read_file(SESSION, FILE, None)
+
+
+async def test_a_store_that_is_not_there_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the time that a transfer may take. One that answers late has all of it."""
+    assert transfer._UNREACHED_SECONDS + transfer._CONNECT_SECONDS < 5
+    monkeypatch.setattr(transfer, "_UNREACHED_SECONDS", 0.5)
+    monkeypatch.setattr(transfer, "_CONNECT_SECONDS", 0.2)
+    silent = SilentAddress()
+    async with stores(seconds=600.0) as (store, fake):
+        store._bucket = Bucket(
+            StoreAccess(f"http://127.0.0.1:{silent.port}", "things", "us-east-1", "me", "x")
+        )
+        with pytest.raises(StoreError, match="ConnectionTimeoutError"):
+            await asyncio.wait_for(store.put_code(SESSION, b"x"), 20)
+        silent.close()
+        store._bucket = Bucket(
+            StoreAccess(fake.url.replace("127.0.0.1", "127.0.0.9"), "things", "us-east-1", "me", "x")
+        )
+        with pytest.raises(StoreError, match="ClientConnectorError"):
+            await asyncio.wait_for(store.read_file(SESSION, FILE, None), 20)
+
+
+async def test_a_store_that_struggles_is_tried_longer_than_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer, "_UNREACHED_SECONDS", 0.01)
+    async with stores(seconds=60.0) as (store, fake):
+        fake.statuses = [503] * 4
+        await store.put_code(SESSION, b"x")
 
 
 async def test_a_content_that_ends_early_is_an_error() -> None:

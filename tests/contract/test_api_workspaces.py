@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from contract.fakes_api.apiserver import Json, ended, pool, succeeded
-from contract.fakes_api.system import KEY, System, running
+from contract.fakes_api.client import Reply
+from contract.fakes_api.system import KEY, System, beside, running
 from kubecoderun_crds import names
 
 PROFILE = "x-codeapi-execution-profile"
@@ -178,6 +179,124 @@ async def test_a_hint_that_is_none() -> None:
         assert not system.api.sessions()
 
 
+# --- whose they are -------------------------------------------------------------------------------
+
+A, A2, B, NOBODY = "key-of-acme-1", "key-of-acme-2", "key-of-bolt", "key-of-nobody"
+FILE = f"{A} tenant=acme\n{A2} tenant=acme\n{B} tenant=bolt\n{NOBODY}\n"
+
+
+async def call_as(system: System, key: str, **fields: Any) -> Reply:
+    body = {"lang": "py", "code": "x", "runtime_session_hint": HINT, **fields}
+    return await system.request("POST", "/exec", body, {"X-API-Key": key})
+
+
+async def test_nobody_gets_into_the_workspace_of_another_tenant_or_user() -> None:
+    """All of them say the same hint; only the two keys of one tenant mean the same workspace."""
+    async with running() as system:
+        system.keys_file.write_text(FILE)
+        Operator(system)
+        first = await call_as(system, A, user_id="alice")
+        others = [
+            await call_as(system, B, user_id="alice"),
+            await call_as(system, NOBODY, user_id="alice"),
+            await call_as(system, A, user_id="bob"),
+            await call_as(system, A),
+        ]
+        told = [reply.json for reply in (first, *others)]
+        assert [one["runtime_status"] for one in told] == ["new"] * 5
+        assert len({one["runtime_session_id"] for one in told}) == 5
+        assert len(workspaces(system)) == 5
+        again = await call_as(system, A2, user_id="alice")
+        assert again.json["runtime_status"] == "reused"
+        assert again.json["runtime_session_id"] == first.json["runtime_session_id"]
+
+
+async def test_a_workspace_belongs_to_tenant_and_user_as_its_runs_do() -> None:
+    async with running() as system:
+        system.keys_file.write_text(FILE)
+        Operator(system)
+        reply = await call_as(system, A, user_id="alice")
+        (workspace,) = workspaces(system)
+        run = system.api.objects[names.SESSION_PLURAL, reply.json["session_id"]]
+        for made in (workspace, run):
+            assert made["spec"]["request"]["tenant"] == "acme"
+            assert made["metadata"]["labels"][names.LABEL_TENANT] == "acme"
+            assert made["metadata"]["labels"][names.LABEL_USER] == names.label_value("alice")
+        nobody = await call_as(system, NOBODY)
+        assert nobody.status == 200
+        free = [one for one in workspaces(system) if "tenant" not in one["spec"]["request"]]
+        assert [one["metadata"]["labels"] for one in free] == [{}]
+
+
+async def test_deleting_a_user_deletes_the_workspaces() -> None:
+    async with running() as system:
+        system.keys_file.write_text(f"{A} tenant=acme role=admin\n")
+        Operator(system)
+        for user in ("alice", "bob"):
+            await call_as(system, A, user_id=user)
+        reply = await system.request("DELETE", "/users/alice", b"", {"X-API-Key": A})
+        assert reply.status == 200, reply.raw
+        (left,) = workspaces(system)
+        assert left["metadata"]["labels"][names.LABEL_USER] == names.label_value("bob")
+
+
+async def test_no_credential_gets_into_a_workspace() -> None:
+    async with running() as system:
+        system.keys_file.write_text(f"{A} tenant=acme\n")
+        Operator(system)
+        reply = await call_as(system, A, user_id=A)
+        assert (reply.status, reply.json["error"]) == (400, "credential_in_request")
+        assert system.api.sessions() == []
+
+
+# --- with an idempotency key ----------------------------------------------------------------------
+
+SECRET = "a-secret-of-all-front-ends"
+
+
+async def keyed(system: System, hint: str = HINT) -> Reply:
+    body = {"lang": "py", "code": "x", "runtime_session_hint": hint}
+    return await system.request("POST", "/exec", body, {"X-API-Key": KEY, "Idempotency-Key": "k"})
+
+
+async def test_a_repeated_request_is_one_turn() -> None:
+    async with running(idempotency_secret=SECRET) as system:
+        operator = Operator(system)
+        first = await keyed(system)
+        async with beside(system, idempotency_secret=SECRET) as second:
+            again = await keyed(second)
+        assert again.json == first.json
+        assert (first.json["runtime_status"], again.headers["idempotency-replayed"]) == ("new", "true")
+        assert sum(operator.runs.values()) == 1
+        other = await keyed(system, "another")
+        assert (other.status, other.json["error"]) == (409, "idempotency_key_reused")
+
+
+async def test_a_keyed_run_that_was_not_started_goes_to_the_next_workspace() -> None:
+    async with running(idempotency_secret=SECRET) as system:
+        operator = Operator(system)
+        await system.exec(runtime_session_hint=HINT)
+        operator.lose = {workspaces(system)[0]["metadata"]["name"]}
+        first = await keyed(system)
+        assert (first.status, first.json["runtime_status"]) == (200, "new")
+        assert (await keyed(system)).json == first.json
+        assert sum(operator.runs.values()) == 2
+
+
+async def test_a_keyed_run_that_found_the_workspace_busy_may_be_sent_again() -> None:
+    async with running(idempotency_secret=SECRET) as system:
+        operator = Operator(system)
+
+        def busy(session: Json) -> Json | None:
+            made = operator.answer(session)
+            return ended("WorkspaceBusy") if "workspaceRef" in session["spec"]["request"] else made
+
+        system.api.answer = busy
+        assert (await keyed(system)).json["error"] == "runtime_session_busy"
+        system.api.answer = operator.answer
+        assert (await keyed(system)).json["stdout"] == "there\n"
+
+
 # --- profiles -------------------------------------------------------------------------------------
 
 
@@ -212,6 +331,23 @@ async def test_assertions_that_do_not_hold() -> None:
         assert not system.api.sessions()
         ignored = await system.exec(runtime_session_hint=HINT)
         assert (ignored.status, workspaces(system)) == (200, [])
+
+
+async def test_programs_that_call_tools_run_alone() -> None:
+    """Without an assertion the hint is ignored, and the answer says so; with it, nothing is run."""
+    async with running() as system:
+        Operator(system)
+        fields: dict[str, Any] = {"tools": [{"name": "t"}], "runtime_session_hint": HINT}
+        told = await asserting(system, "stateful", "/exec/programmatic", **fields)
+        assert (told.status, told.json["error"]) == (400, "stateful_workspace_unsupported")
+        assert not system.api.sessions()
+        for headers in ({}, {"X-CodeAPI-Expected-Profile": "default"}):
+            body = {"code": "x", **fields}
+            headers = {"X-API-Key": KEY, **headers}
+            alone = await system.request("POST", "/exec/programmatic", body, headers)
+            assert (alone.status, alone.json["stdout"]) == (200, "alone\n")
+            assert alone.headers[PROFILE] == "default"
+        assert not workspaces(system)
 
 
 async def test_no_pool_keeps_state() -> None:

@@ -2,6 +2,8 @@
 lease."""
 
 import asyncio
+import dataclasses
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,18 +13,20 @@ import pytest
 
 from contract.fakes.apiserver import ApiServer, Fault
 from contract.fakes.node import Node, Sidecar
+from contract.fakes.silent import SilentAddress
 from contract.fakes.system import NAMESPACE, SIGNATURES
 from kubecoderun_crds import names
 from kubecoderun_operator.cluster import ApiError, ApiLimits, ApiUnreachableError, Cluster, NotLeadingError
 from kubecoderun_operator.connection import Connection
 from kubecoderun_operator.members import Member
+from kubecoderun_operator.presence import Knock
 from kubecoderun_operator.sidecars import (
     SidecarLimits,
     SidecarRefusedError,
     Sidecars,
-    SidecarUnreachableError,
     ask_states,
 )
+from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
 from kubecoderun_sidecar.protocol import (
     InlineCode,
     Owner,
@@ -301,3 +305,62 @@ async def test_nobody_there() -> None:
         sidecar.unreachable = False
         (state,) = await ask_states(client, [found], ME, attempts=2, pause=0.01)
         assert state is not None
+
+
+@asynccontextmanager
+async def silent_node() -> AsyncIterator[tuple[Sidecars, Member]]:
+    """A pod whose node takes no connections."""
+    async with one_sidecar() as (_, _, found, _):
+        address = SilentAddress()
+        limits = SidecarLimits(connect=30.0, answer=30.0, fetch=30.0, silence=30.0)
+
+        async def never(_: int) -> None:
+            raise AssertionError
+
+        client = Sidecars(SIGNATURES, limits, address.port, lambda: 1, never)
+        try:
+            yield client, found
+        finally:
+            address.close()
+            await client.close()
+
+
+async def test_knocking() -> None:
+    async with one_sidecar() as (sidecar, client, found, _):
+        assert await client.knock(found) is Knock.TAKEN
+        sidecar.frozen = True
+        assert await client.knock(found) is Knock.TAKEN
+        nobody = dataclasses.replace(found, ip="127.0.0.1")
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            other = Sidecars(
+                SIGNATURES, client._limits, closed.getsockname()[1], client._epoch, client._raise_epoch
+            )
+            assert await other.knock(nobody) is Knock.REFUSED
+            await other.close()
+        sidecar.frozen = False
+    async with silent_node() as (client, found):
+        assert await client.knock(found) is Knock.SILENT
+
+
+async def test_a_silent_node_does_not_hold_up_anybody() -> None:
+    """Neither who begins a run nor who prepares one: long before their own limits they are told."""
+    async with silent_node() as (client, found):
+        prepare = client.prepare(found, REQUEST)
+        start = client.start(found, ME, StartRequest(), lambda _: None)
+        told = await asyncio.wait_for(asyncio.gather(prepare, start, return_exceptions=True), 25)
+        assert [type(error) for error in told] == [NodeSilentError, NodeSilentError]
+
+
+async def test_a_sidecar_that_stands_still_longer_than_a_silent_node_may() -> None:
+    async with one_sidecar() as (sidecar, client, found, _):
+        client._limits = SidecarLimits(connect=1.0, answer=30.0, fetch=30.0, silence=30.0, node_silence=1.0)
+        long = PrepareRequest(SessionRef(NAMESPACE, "hello", ME), "py", InlineCode("sleep:0.5 print:x"))
+        await client.prepare(found, long)
+        run = asyncio.create_task(client.start(found, ME, StartRequest(), lambda _: None))
+        await asyncio.sleep(0.2)
+        sidecar.frozen = True
+        await asyncio.sleep(4.5)
+        assert not run.done()
+        sidecar.frozen = False
+        assert (await run).stdout.text == "x"

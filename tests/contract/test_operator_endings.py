@@ -226,6 +226,35 @@ async def test_a_sidecar_that_falls_silent() -> None:
         assert (status["phase"], status["reason"]) == ("Failed", "SidecarLost")
 
 
+async def test_a_node_that_falls_silent() -> None:
+    """Nothing breaks and nobody says anything: neither the connection nor the API server."""
+    async with operating() as system:
+        system.pool()
+        await system.ready(2)
+        session, pod = await one_running(system)
+        system.node.fall_silent(pod)
+        status = await system.ended(session, seconds=20)
+        assert (status["phase"], status["reason"]) == ("Failed", "NodeLost")
+        assert status["message"] == "node node-1 does not answer"
+        assert status["pod"]["name"] == pod
+
+
+async def test_a_pause_of_the_sidecar_costs_nothing_but_time() -> None:
+    """As on a node that is busy beyond measure: its kernel takes connections, its processes do nothing."""
+    async with operating() as system:
+        system.pool()
+        await system.ready(2)
+        session, pod = await one_running(system, "sleep:1 print:x")
+        sidecar = system.node.sidecar(pod)
+        sidecar.frozen = True
+        await asyncio.sleep(7)
+        assert system.status(session).get("phase") in (None, "Running")
+        sidecar.frozen = False
+        status = await system.ended(session)
+        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
+        assert (status["attempts"], sidecar.starts) == (1, 1)
+
+
 # --- deleted when their time has come -------------------------------------------------------------------
 
 

@@ -80,6 +80,10 @@ async def test_without_its_policy_a_pool_makes_no_pods_and_says_why() -> None:
         system.pool(network="Restricted", egress=EGRESS)
         await system.conditions(Progressing="False NetworkPolicyFailed")
         assert not system.pods()
+        await system.until(
+            lambda: [found["reason"] for found in system.api.store.all("events")] == ["NetworkPolicyFailed"],
+            "an event says so",
+        )
         await system.ready(2, seconds=20)
         await system.conditions(Progressing="True Complete")
 

@@ -93,8 +93,8 @@ async def test_health_metrics_and_log(tmp_path: Path) -> None:
         secret = "top-secret-text"
         session = on.session(f"print:{secret}", stdin=secret, args=[secret])
         assert (await on.ended(session))["result"]["stdout"] == secret
-        assert await operator.get("/healthz") == (200, "ok")
-        assert await operator.get("/readyz") == (200, "ok")
+        assert await operator.get("/healthz") == (200, "leading")
+        assert await operator.get("/readyz") == (200, "leading")
         code, page = await operator.get("/metrics")
         assert code == 200
         labels = 'namespace="kubecoderun",pool="python",reason="Succeeded",start_type="Warm"'
@@ -117,7 +117,7 @@ async def test_a_standby_is_healthy_and_takes_over(tmp_path: Path) -> None:
         process(on, tmp_path) as first,
         process(on, tmp_path, "two", standby=True) as second,
     ):
-        assert await second.get("/readyz") == (200, "ok")
+        assert await second.get("/readyz") == (200, "standing by")
         assert await first.terminate() == 0
         on.pool()
         await on.ready(2, seconds=20)

@@ -1,6 +1,7 @@
 """Operators that end in the middle, and two at once. What a new one finds, and what it makes of it."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -202,6 +203,18 @@ async def test_a_result_is_read_when_the_pod_is_lost_while_the_operator_looks() 
         store_result(on, session, sidecar.started_at, "done")
         on.api.store.delete("pods", "kubecoderun", pod["metadata"]["name"])
         status = await on.ended(session, seconds=5)
+        assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
+
+
+async def test_a_result_is_read_when_the_node_has_fallen_silent() -> None:
+    async with operating(running_after_seconds=0.1) as on:
+        on.pool()
+        await on.ready(2)
+        session = await running(on, "sleep:30")
+        pod = on.status(session)["pod"]["name"]
+        store_result(on, session, on.node.sidecar(pod).started_at, "done")
+        on.node.fall_silent(pod)
+        status = await on.ended(session, seconds=20)
         assert (status["reason"], status["result"]["stdout"]) == ("Succeeded", "done")
 
 
@@ -425,3 +438,35 @@ async def test_the_operator_waits_for_its_kinds() -> None:
         await asyncio.wait_for(app.ready.wait(), 5)
         on.pool()
         await on.ready(2)
+
+
+async def test_an_etcd_restored_from_a_backup() -> None:
+    """Sessions and pods of then are there again, those since then are not, and the Lease has an older count
+    than sidecars have seen. Nothing runs twice that had ended then, and new sessions are served."""
+    async with system() as on:
+        first = await on.start()
+        on.pool(replicas=3)
+        await on.ready(3)
+        ended = on.session("print:old")
+        await on.ended(ended)
+        await on.ready(3)
+        backup = {name: copy.deepcopy(each.objects) for name, each in on.api.store.collections.items()}
+        await on.stop(first)
+        for _ in range(3):
+            await on.stop(await on.start())
+        last = await on.start()
+        since = on.session("print:new")
+        await on.ended(since)
+        await on.stop(last)
+        started = len([side for side in on.node.sidecars.values() if side.starts])
+
+        for name, collection in on.api.store.collections.items():
+            collection.objects = backup[name]
+        # What the node has of these pods has another owner by now, or is not there any more.
+        assert on.pods()
+        await on.start()
+        assert on.status(ended)["reason"] == "Succeeded"
+        status = await on.ended(on.session("print:x"), seconds=20)
+        assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "x")
+        assert len([side for side in on.node.sidecars.values() if side.starts]) == started + 1
+        await on.ready(3, seconds=20)

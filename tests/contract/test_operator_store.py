@@ -247,6 +247,35 @@ async def test_other_installations_and_namespaces_are_none_of_our_business() -> 
         assert set(made.store.objects) == set(others)
 
 
+@pytest.mark.parametrize("years", [-20, 20])
+async def test_only_the_stores_own_clock_counts(years: int) -> None:
+    """However wrong it is, or ours."""
+    async with scene() as made:
+        made.store.now = time.time() + years * 365 * 86400
+        made.store.put(f"{ROOT}/uploading/part", age=100)
+        made.store.put(f"{ROOT}/lost/file", age=4000)
+        await made.look()
+        assert await made.look() == ["uploading"]
+
+
+async def test_a_restored_etcd_that_has_forgotten_the_last_sessions() -> None:
+    """Their bytes stay until somebody says that this is right: the backup may not be the last one tried."""
+    async with scene() as made:
+        for number in range(40):
+            made.session(f"s{number:02d}")
+            made.store.put(f"{ROOT}/s{number:02d}/file", age=10**6)
+        await made.look()
+        for number in range(20, 40):
+            made.delete(f"s{number:02d}")
+        for _ in range(3):
+            assert len(await made.look()) == 40
+        assert made.stopped == 20
+        for number in range(20, 40):
+            made.session(f"s{number:02d}")
+        assert len(await made.look()) == 40
+        assert made.stopped == 0
+
+
 async def test_too_many_at_once_and_none_goes() -> None:
     async with scene() as made:
         for number in range(50):

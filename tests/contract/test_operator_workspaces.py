@@ -57,6 +57,24 @@ async def test_runs_take_turns_in_one_pod() -> None:
         assert pod["spec"]["activeDeadlineSeconds"] > 43_200
 
 
+async def test_the_pod_is_marked_for_life_before_anything_runs_in_it() -> None:
+    """Other runs' pods get their label after a second. This one stays, so it has to be found by its label."""
+    async with operating() as on:
+        on.pool()
+        await on.ready(2)
+        on.api.held["patch", "pods"] = asyncio.Event()
+        workspace, run = on.workspace(), on.run_in("mine", "print:x")
+        await on.until(
+            lambda: any(side.reserved for side in on.node.sidecars.values()), "a sidecar is reserved"
+        )
+        await asyncio.sleep(0.3)
+        assert starts(on, run) == [0]
+        on.api.held.pop(("patch", "pods")).set()
+        assert (await on.ended(run))["result"]["stdout"] == "x"
+        (pod,) = on.pods("assigned")
+        assert pod["metadata"]["labels"][names.LABEL_SESSION_UID] == workspace["metadata"]["uid"]
+
+
 async def test_a_run_need_not_come_after_its_workspace_is_known() -> None:
     async with system() as on:
         on.pool()
@@ -98,6 +116,17 @@ async def test_a_run_that_names_another_pool_is_refused() -> None:
         assert status["reason"] == "InvalidRequest"
         same = on.run_in("mine", "print:1", poolRef={"name": "python"})
         assert (await on.ended(same))["phase"] == "Succeeded"
+
+
+async def test_a_program_that_calls_tools_is_refused() -> None:
+    async with operating() as on:
+        on.pool()
+        await active(on, on.workspace())
+        run = on.run_in("mine", "print:1", tools=["t"])
+        status = await on.ended(run)
+        assert (status["reason"], starts(on, run)) == ("InvalidRequest", [0])
+        assert "cannot run in a workspace" in status["message"]
+        assert (await on.ended(on.run_in("mine", "print:1")))["phase"] == "Succeeded"
 
 
 async def test_it_ends_when_nobody_uses_it_and_not_before() -> None:
@@ -349,6 +378,25 @@ async def test_the_pod_is_lost_while_there_is_no_operator() -> None:
         assert (await on.ended(workspace))["reason"] == "PodLost"
         assert (await on.ended(going))["reason"] == "PodLost"
         assert (await on.ended(waiting))["reason"] == "WorkspaceEnded"
+        assert starts(on, going, waiting) == [1, 0]
+
+
+async def test_a_run_that_may_have_started_is_never_said_not_to_have() -> None:
+    """Whoever hears that it was not started runs it again elsewhere."""
+    async with system() as on:
+        first = await on.start(sidecar_answer_seconds=0.5)
+        on.pool()
+        workspace = on.workspace()
+        going = on.run_in("mine", "sleep:30")
+        await on.until(lambda: on.status(going).get("phase") == "Running", "its status says so")
+        await started(on, going)
+        await on.kill(first)
+        on.node.sidecar(pod_of(on, workspace)).fetching = asyncio.Event()  # no prepare is answered any more
+        waiting = on.run_in("mine", "print:never")
+        await on.start(sidecar_answer_seconds=0.5)
+        assert (await on.ended(going, 20))["reason"] == "SidecarLost"
+        assert (await on.ended(waiting))["reason"] == "WorkspaceEnded"
+        assert (await on.ended(workspace))["reason"] == "SidecarLost"
         assert starts(on, going, waiting) == [1, 0]
 
 

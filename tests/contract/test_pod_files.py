@@ -208,7 +208,7 @@ async def test_inputs_that_just_fit(tmp_path: Path) -> None:
     async with fake_store() as store, pod(tmp_path, scratch="1m") as (_sidecar, client, _runner):
         code = "import os; print(os.path.getsize('in/a.txt')); open('b', 'wb').write(bytes(500_000))"
         result = await run(store, client, code, put(store, a=bytes(900_000)))
-        assert result.reason == "NonZeroExit", "the program finds the folder full, and says so"
+        assert result.reason == "DiskFull", "the program finds the folder full, and says so"
         assert "No space left on device" in str(result.stderr.text)
         assert result.stdout.text == "900000\n"
 

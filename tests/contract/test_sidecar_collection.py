@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from contract.fakes.silent import SilentAddress
 from contract.fakes_sidecar.client import job, start
 from contract.fakes_sidecar.harness import Sidecar, sidecar
 from contract.fakes_sidecar.program import program
@@ -281,6 +282,33 @@ async def test_a_store_that_is_down_is_not_asked_for_ever(tmp_path: Path) -> Non
         assert result.skipped_count == 20
         assert {one.reason for one in result.skipped} == {"store"}
         assert len(store.calls) == 4 + 1 + 1
+
+
+async def test_a_store_that_takes_no_connection_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each file, and not again for the result."""
+    monkeypatch.setattr(transfer, "UNREACHED_SECONDS", 0.6)
+    monkeypatch.setattr(transfer, "_STILL_UNREACHED_SECONDS", 0.1)
+    tries: list[float] = []
+    made = transfer._Tries.__init__
+
+    def count(self: transfer._Tries, seconds: float, most: int | None = None) -> None:
+        tries.append(seconds)
+        made(self, seconds, most)
+
+    monkeypatch.setattr(transfer._Tries, "__init__", count)
+    silent = SilentAddress()
+    try:
+        async with both(tmp_path) as (store, pod):
+            store.base = f"http://127.0.0.1:{silent.port}"
+            large = {f"{n:02}": b"x" * 300_000 for n in range(20)}
+            result = await asyncio.wait_for(run_with(pod, store, hands_back(large)), 30)
+            assert (result.reason, result.skipped_count) == ("Succeeded", 20)
+            assert tries[:3] == [0.6, 0.1, 0.1]
+            assert set(tries[1:]) == {0.1}
+    finally:
+        silent.close()
 
 
 async def test_everything_together_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
             "epoch": 1,
             "run": None,
             "runtime": "warm",
+            "protocol": "1.1",
         }
         body = job("print(1)", stdin="in", args=("a", "b"), env={"X": "y"}, timeout=7)
         prepared = await client.request("POST", "/v1/prepare", body)
@@ -61,6 +62,8 @@ async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
             "inputs": 0,
             "inputBytes": 0,
             "files": {"count": 0, "bytes": 1 << 30, "totalBytes": 1 << 30},
+            "outputBytes": 0,
+            "tools": [],
         }
         assert pod.runner.goes == 0, "prepare starts nothing"
         events = [event async for event in client.stream(start())]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.fakes.silent import SilentAddress
 from contract.fakes_sidecar.client import job, start
 from contract.fakes_sidecar.harness import Sidecar, sidecar
 from contract.fakes_sidecar.runner import FakeRunner, Script, frame
@@ -149,6 +150,35 @@ async def test_a_store_that_fails_does_not_keep_the_answer_back(
         for secret in ("s3cr3t", "http:", "127.0.0.1"):
             assert secret not in result.store_error
         assert result.stdout.truncated
+
+
+@pytest.mark.parametrize("seconds", [0, 1.1], ids=["more than the answer holds", "as a spare"])
+async def test_a_store_that_takes_no_connection_does_not_keep_the_answer_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(transfer, "UNREACHED_SECONDS", 0.3)
+    silent = SilentAddress()
+    try:
+        async with fake_store() as store, sidecar(tmp_path) as pod:
+            store.base = f"http://127.0.0.1:{silent.port}"
+            size = 10 if seconds else 20000
+            result = await asyncio.wait_for(result_of(pod, store, prints(b"x" * size, seconds=seconds)), 20)
+            assert (result.reason, result.stored) == ("Succeeded", False)
+            assert result.store_error == "the store takes no connection"
+            assert result.stdout.truncated is (size > 16384)
+    finally:
+        silent.close()
+
+
+async def test_a_spare_copy_is_not_waited_for_as_long_as_one_that_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclusion, "SPARE_SECONDS", 0.2)
+    async with fake_store() as store, sidecar(tmp_path) as pod:
+        store.faults = [silence()] * 50
+        result = await asyncio.wait_for(result_of(pod, store, prints(b"x", seconds=1.1)), 20)
+        assert (result.stored, result.store_error) == (False, "the store did not take the result in time")
+        assert result.stdout.text == "x"
 
 
 async def test_a_lost_runtime_is_stored_like_any_other_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.fakes.silent import SilentAddress
 from contract.fakes_sidecar.client import job
 from contract.fakes_sidecar.harness import sidecar
 from contract.fakes_sidecar.runner import FakeRunner, Script
@@ -149,6 +150,43 @@ async def test_nobody_listens() -> None:
         gone = store.base
     store.base = gone
     assert "ConnectionRefusedError" in (await failure(store)).message
+
+
+def test_a_store_that_is_not_there_is_told_of_within_five_seconds() -> None:
+    """A run waits once for its inputs, or once for its files and then for three more and its result."""
+    assert transfer.UNREACHED_SECONDS + 4 * transfer._STILL_UNREACHED_SECONDS < 4.5
+    assert exchange.CONNECT_SECONDS < transfer.UNREACHED_SECONDS
+
+
+async def test_a_store_that_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the attempts nor their own time limits bound it, but one bound for all of them."""
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0.01,) * 10_000)
+    monkeypatch.setattr(transfer, "UNREACHED_SECONDS", 0.5)
+    monkeypatch.setattr(transfer, "CONNECT_SECONDS", 60.0)
+    silent = SilentAddress()
+    try:
+        async with fake_store() as store:
+            store.base = f"http://127.0.0.1:{silent.port}"
+            error = await asyncio.wait_for(failure(store), 20)
+            assert (error.error, error.message) == ("store_unavailable", "the store takes no connection")
+            assert error.lasting
+    finally:
+        silent.close()
+
+
+async def test_a_store_that_comes_back_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", (0.05,) * 1000)
+    monkeypatch.setattr(transfer, "UNREACHED_SECONDS", 30.0)
+    async with fake_store() as first:
+        port = int(first.base.rpartition(":")[2])
+    store = FakeStore()
+    store.base = first.base
+    store.objects["code"] = CODE
+    fetching = asyncio.create_task(fetch(store))
+    await asyncio.sleep(0.2)
+    assert not fetching.done()
+    async with await asyncio.start_server(store.serve, "127.0.0.1", port):
+        assert await asyncio.wait_for(fetching, 20) == CODE
 
 
 @pytest.mark.parametrize(

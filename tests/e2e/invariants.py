@@ -86,6 +86,7 @@ class Invariants:
         self._pools: dict[str, Pool] = {}
         self._pods_of: dict[str, set[str]] = defaultdict(set)
         self._users_of: dict[str, set[str]] = defaultdict(set)
+        self._served_by: dict[str, set[str]] = defaultdict(set)
         self._turns: dict[str, dict[str, tuple[str, str, str]]] = defaultdict(dict)
         """By workspace and run: when the run's program started and ended, and its name."""
         self._creations: list[Creation] = []
@@ -95,7 +96,7 @@ class Invariants:
     def seen(self) -> tuple[int, int]:
         """How many sessions and how many assigned pods were seen: a watcher that saw none has proved
         nothing."""
-        return len(self._sessions), len(self._pods_of)
+        return len(self._sessions), len(set(self._users_of).union(*self._pods_of.values()))
 
     def busy(self) -> bool:
         """Whether a pod is there whose owner has ended, so that waiting for its end makes sense."""
@@ -201,9 +202,13 @@ class Invariants:
         if pod_uid and session.pod_uid and pod_uid != session.pod_uid and attempts <= session.attempts:
             self._tell(f"I2: session {session.name} names a second pod in attempt {attempts}")
         if pod_uid:
-            self._users_of[pod_uid].add((status.get("workspaceRun") or {}).get("uid") or uid)
-            if len(self._users_of[pod_uid]) > 1:
-                self._tell(f"I1: pod {pod_uid} is named by {len(self._users_of[pod_uid])} owners")
+            owner = (status.get("workspaceRun") or {}).get("uid") or uid
+            self._users_of[pod_uid].add(owner)
+            # For an attempt, a status may name a pod that another session has: its sidecar decides.
+            if (status.get("timings") or {}).get("started"):
+                self._served_by[pod_uid].add(owner)
+            if len(self._served_by[pod_uid]) > 1:
+                self._tell(f"I1: pod {pod_uid} has run programs of {len(self._served_by[pod_uid])} owners")
             session.pod_uid = pod_uid
         session.attempts = max(attempts, session.attempts)
 
@@ -276,9 +281,10 @@ class Invariants:
     def _owner_ended(self, uid: str, pod: Pod) -> float | None:
         """When the owner of a pod ended, or None while it lives. An owner nobody ever saw ended when the pod
         was seen."""
-        named_by = [self._sessions[user] for user in self._users_of.get(uid, ())]
+        named_by = [self._sessions.get(user) for user in self._users_of.get(uid, ())]
         if pod.session_uid is None and named_by:
-            ends = [session.ended_at for session in named_by if session.ended_at is not None]
+            # A workspace may be named by its run before it has been seen itself.
+            ends = [session.ended_at for session in named_by if session and session.ended_at is not None]
             return max(ends) if len(ends) == len(named_by) else None
         if pod.session_uid is not None:
             session = self._sessions.get(pod.session_uid)

@@ -29,6 +29,11 @@ def test_a_pod_ends_at_its_deadline_without_an_operator(
     code = "import time\nprint('begin', flush=True)\ntime.sleep(600)"
     name = own_session(session_manifest("x-e2e-deadline", full_pool, code, timeoutSeconds=TIME_LIMIT))
     pod = running(kube, name)["status"]["pod"]
+
+    def limited() -> bool:
+        return "activeDeadlineSeconds" in kube.request("GET", f"{PODS}/{pod['name']}")["spec"]
+
+    eventually(limited, "the pod has a deadline, a second after the start")
     try:
         scale(kube, 0)
         eventually(lambda: pods_of(kube, OPERATOR) == [], "no operator runs")
@@ -38,7 +43,7 @@ def test_a_pod_ends_at_its_deadline_without_an_operator(
             assert status["phase"] == "Failed", status["phase"]
             return status
 
-        assert eventually(over, "the node ends the pod")["reason"] == "DeadlineExceeded"
+        assert eventually(over, "the node ends the pod", patience=420)["reason"] == "DeadlineExceeded"
         assert kube.session(name)["status"]["phase"] == "Running", "nobody was there to tell"
     finally:
         scale(kube, operators)

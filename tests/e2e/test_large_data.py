@@ -75,7 +75,7 @@ def test_a_gigabyte_of_output(front_end: FrontEnd, kube: Kube) -> None:
         answer = front_end.exec(code, timeout=240_000)
     assert answer.status == 200
     assert answer["code"] == 0, answer.body[-300:]
-    said = "written\n[kubecoderun] Output limit: of the 1.0 GiB of stdout only the beginning was kept, "
+    said = "written\n[kubecoderun] Output limit: of the 1 GiB of stdout only the beginning was kept, "
     assert answer["stderr"].startswith(said), answer.body[-300:]
     assert answer["stdout"] == "HEAD\n" + "m" * (KEPT - 5)
     result = kube.session(answer.session)["status"]["result"]

@@ -7,10 +7,20 @@ import pytest
 
 from e2e.deployment import SESSIONS
 from e2e.frontend import FrontEnd, exec_body
-from e2e.kube import Kube
+from e2e.kube import MERGE_PATCH, Kube
 from e2e.pools import TERMINAL, ended, fresh_name, running, session_manifest, wait_at_target
 from e2e.waiting import eventually
-from e2e.workloads import kill, pods_of, wait_replaced
+from e2e.workloads import (
+    DEPLOYMENTS,
+    LEASE,
+    OPERATOR,
+    kill,
+    kill_leader,
+    leader,
+    pods_of,
+    wait_ready,
+    wait_replaced,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -51,19 +61,55 @@ def new_session(kube: Kube, before: set[str]) -> str | None:
     return next(iter(names), None)
 
 
+def test_two_operators_are_ready_and_the_lease_names_the_leader(kube: Kube) -> None:
+    wait_ready(kube, OPERATOR)
+    pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods_of(kube, OPERATOR)}
+    assert len(pods) == 2
+    name, _, uid = kube.request("GET", LEASE)["spec"]["holderIdentity"].partition("_")
+    assert pods[name] == uid
+    table = kube.kubectl("-n", "kubecoderun-system", "get", "lease", OPERATOR).stdout
+    assert name in table
+
+
 @pytest.mark.parametrize("grace", [30, 0], ids=["asked to stop", "killed"])
-def test_operator_replaced_during_a_run(front_end: FrontEnd, kube: Kube, full_pool: str, grace: int) -> None:
+def test_the_standby_takes_over_during_a_run(
+    front_end: FrontEnd, kube: Kube, full_pool: str, grace: int
+) -> None:
+    """The one that stood by re-attaches to the run: one answer, the right one, from the first attempt."""
+    wait_ready(kube, OPERATOR)
+    name = fresh_name("attach")
+    code = "import time\nprint('begin', flush=True)\ntime.sleep(20)\nprint('end')"
+    kube.apply(session_manifest(name, full_pool, code, timeoutSeconds=120))
+    pod = running(kube, name)["status"]["pod"]
+    before = leader(kube)
+    standby = {found["metadata"]["name"] for found in pods_of(kube, OPERATOR)} - {before}
+    assert kill_leader(kube, grace) == before
+    eventually(lambda: leader(kube) in standby, "the standby leads")
+    # It works, and not only because the other one had begun: a call from now on is answered as well.
+    eventually(lambda: answers(front_end), "the service answers again")
+    status = ended(kube, name)["status"]
+    assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "begin\nend\n")
+    assert (status["pod"]["uid"], status["attempts"]) == (pod["uid"], 1)
+    kube.kubectl("delete", f"executionsession/{name}")
+    wait_ready(kube, OPERATOR)
+    wait_at_target(kube, full_pool)
+
+
+@pytest.mark.parametrize("grace", [30, 0], ids=["asked to stop", "killed"])
+def test_all_operators_replaced_during_a_run(
+    front_end: FrontEnd, kube: Kube, full_pool: str, grace: int
+) -> None:
     """The next operator re-attaches to the run: one answer, the right one, from the first attempt."""
     name = fresh_name("attach")
     code = "import time\nprint('begin', flush=True)\ntime.sleep(25)\nprint('end')"
     kube.apply(session_manifest(name, full_pool, code, timeoutSeconds=120))
     pod = running(kube, name)["status"]["pod"]
-    old = kill(kube, "kubecoderun-operator", grace)
+    old = kill(kube, OPERATOR, grace)
     status = ended(kube, name)["status"]
     assert status["phase"] in TERMINAL
     assert (status["phase"], status["result"]["stdout"]) == ("Succeeded", "begin\nend\n")
     assert (status["pod"]["uid"], status["attempts"]) == (pod["uid"], 1)
-    wait_replaced(kube, "kubecoderun-operator", old)
+    wait_replaced(kube, OPERATOR, old)
     kube.kubectl("delete", f"executionsession/{name}")
     eventually(lambda: answers(front_end), "the service answers again")
     wait_at_target(kube, full_pool)
@@ -72,7 +118,7 @@ def test_operator_replaced_during_a_run(front_end: FrontEnd, kube: Kube, full_po
 def test_warm_pods_survive_the_operator(front_end: FrontEnd, kube: Kube, full_pool: str) -> None:
     """Nothing is made or thrown away because the operator starts again."""
     before = {pod["metadata"]["uid"] for pod in kube.pods(full_pool)}
-    wait_replaced(kube, "kubecoderun-operator", kill(kube, "kubecoderun-operator", grace=0))
+    wait_replaced(kube, OPERATOR, kill(kube, OPERATOR, grace=0))
     assert answers(front_end)
     after = {pod["metadata"]["uid"] for pod in kube.pods(full_pool)}
     assert len(before & after) >= len(before) - 1, "one pod was used for the answer, the others are the same"
@@ -81,16 +127,18 @@ def test_warm_pods_survive_the_operator(front_end: FrontEnd, kube: Kube, full_po
 
 def test_sessions_made_while_no_operator_runs(kube: Kube, full_pool: str) -> None:
     """They wait in the API server and are run by the next one."""
-    scale = "/apis/apps/v1/namespaces/kubecoderun-system/deployments/kubecoderun-operator/scale"
+    scale = f"{DEPLOYMENTS}/{OPERATOR}/scale"
+    replicas = kube.request("GET", scale)["spec"]["replicas"]
     name = fresh_name("early")
     try:
         kube.kubectl("-n", "kubecoderun-system", "scale", "deployment/kubecoderun-operator", "--replicas=0")
-        eventually(lambda: pods_of(kube, "kubecoderun-operator") == [], "no operator runs")
+        eventually(lambda: pods_of(kube, OPERATOR) == [], "no operator runs")
         kube.apply(session_manifest(name, full_pool, "print('served')"))
     finally:
-        kube.request("PATCH", scale, {"spec": {"replicas": 1}}, "application/merge-patch+json")
+        kube.request("PATCH", scale, {"spec": {"replicas": replicas}}, MERGE_PATCH)
     assert ended(kube, name)["status"]["result"]["stdout"] == "served\n"
     kube.kubectl("delete", f"executionsession/{name}")
+    wait_ready(kube, OPERATOR)
 
 
 def test_caller_hangs_up(front_end: FrontEnd, kube: Kube, full_pool: str) -> None:

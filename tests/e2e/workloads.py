@@ -1,10 +1,12 @@
 """The programs of the system as Deployments: their pods, ending them, waiting for others."""
 
-from e2e.deployment import SYSTEM_PODS
+from e2e.deployment import SYSTEM_NAMESPACE, SYSTEM_PODS
 from e2e.kube import Kube, Object, is_going, is_ready
 from e2e.waiting import eventually
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kubecoderun-system/deployments"
+OPERATOR = "kubecoderun-operator"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases/{OPERATOR}"
 
 
 def pods_of(kube: Kube, deployment: str) -> list[Object]:
@@ -22,6 +24,30 @@ def kill(kube: Kube, deployment: str, grace: int) -> set[str]:
     for pod in pods:
         kube.delete(f"{SYSTEM_PODS}/{pod['metadata']['name']}", gracePeriodSeconds=grace)
     return {pod["metadata"]["uid"] for pod in pods}
+
+
+def leader(kube: Kube) -> str:
+    """Name of the pod of the operator that holds the Lease; empty if nobody does."""
+    holder = kube.request("GET", LEASE)["spec"].get("holderIdentity") or ""
+    return str(holder).partition("_")[0]
+
+
+def kill_leader(kube: Kube, grace: int) -> str:
+    """Delete the pod of the operator that leads; returns its name."""
+    name = eventually(lambda: leader(kube), "an operator leads")
+    kube.delete(f"{SYSTEM_PODS}/{name}", gracePeriodSeconds=grace)
+    return name
+
+
+def wait_ready(kube: Kube, deployment: str) -> None:
+    """Wait until a Deployment has just as many pods as it wants, all of them ready."""
+
+    def look() -> bool:
+        wanted = kube.request("GET", f"{DEPLOYMENTS}/{deployment}")["spec"]["replicas"]
+        pods = pods_of(kube, deployment)
+        return len(pods) == wanted and all(is_ready(pod) and not is_going(pod) for pod in pods)
+
+    eventually(look, f"all pods of {deployment} are ready")
 
 
 def wait_replaced(kube: Kube, deployment: str, old: set[str]) -> None:

@@ -16,7 +16,8 @@ from faults.control_plane import REPOSITORY, SYSTEM_NAMESPACE, free_port
 
 RESTART_SECONDS: Final = 0.3
 """Between the end of a process and its next start, as for the first restart of a container."""
-START_SECONDS: Final = 90.0
+START_SECONDS: Final = 150.0
+"""Long enough for a machine on which ten others want each processor."""
 
 
 class Program:

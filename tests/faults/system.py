@@ -34,8 +34,8 @@ from kubecoderun_crds import names
 from kubecoderun_crds.reasons import TERMINAL_PHASES
 
 POOL: Final = "python"
-SETTLE_SECONDS: Final = 45.0
-PATIENCE: Final = 60.0
+SETTLE_SECONDS: Final = 120.0
+PATIENCE: Final = 120.0
 """Seconds after which a caller without an answer counts as one that never gets one."""
 
 
@@ -160,7 +160,7 @@ class System:
         found = await self.api.request("GET", f"{SESSIONS}/{session['metadata']['name']}")
         return found.get("status") or {}
 
-    async def ended(self, session: Json, seconds: float = 20.0) -> Json:
+    async def ended(self, session: Json, seconds: float = 60.0) -> Json:
         """The session's status when it has ended."""
         found: Json = {}
 
@@ -172,7 +172,7 @@ class System:
         await self.until(look, f"session {session['metadata']['name']} has ended: {found}", seconds)
         return found
 
-    async def started(self, session: Json, seconds: float = 10.0) -> str:
+    async def started(self, session: Json, seconds: float = 60.0) -> str:
         """Wait until the session's program runs; the name of its pod."""
         uid = session["metadata"]["uid"]
 
@@ -295,7 +295,7 @@ async def system(
         finally:
             await asyncio.gather(*(program.end() for program in (*made.operators, *made.front_ends)))
             broken = await asyncio.to_thread(watcher.finish, 0.0)
-        assert broken == []
+        assert not broken, "\n".join(broken)
         assert node.errors == []
         await _clear(api)
 

@@ -26,11 +26,13 @@ from faults.system import PATIENCE, SETTLE_SECONDS, System, system
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
 
 HINTS = ("v2:conversation:a", "v2:conversation:b", "v2:conversation:c")
+NOT_STARTED = {Reason.WORKSPACE_ENDED, Reason.WORKSPACE_BUSY, Reason.WORKSPACE_NOT_FOUND}
+"""Ends of a run after which its program may run elsewhere."""
 PROGRAMS = ("", "sleep:0.1 ", "sleep:1.2 ")
 
 
 class Conversations:
-    """Two callers for each hint, until the block ends."""
+    """Two callers for each hint, until they are told to stop or the block ends."""
 
     def __init__(self, on: System) -> None:
         self.calls: list[Call] = []
@@ -44,9 +46,13 @@ class Conversations:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        await self._client.close()
+
+    async def stop(self) -> None:
+        """Let the calls under way come to their end, and begin no other."""
         self._stopping = True
         await asyncio.gather(*self._tasks)
-        await self._client.close()
 
     async def _go_on(self, hint: str) -> None:
         while not self._stopping:
@@ -102,6 +108,10 @@ async def broken_promises(on: System, calls: Sequence[Call]) -> list[str]:
     for one in found:
         by_code.setdefault(one["spec"]["request"].get("code", ""), []).append(one)
     broken = [f"a session was started {count} times" for count in starts.values() if count > 1]
+    for one in found:
+        reason = (one.get("status") or {}).get("reason")
+        if reason in NOT_STARTED and starts[one["metadata"]["uid"]]:
+            broken.append(f"{one['metadata']['name']} was started and ended as {reason}")
     for call in calls:
         started = sum(starts[one["metadata"]["uid"]] for one in by_code.get(call.code, ()))
         if call.outcome in ("silent", "wrong"):
@@ -110,7 +120,7 @@ async def broken_promises(on: System, calls: Sequence[Call]) -> list[str]:
             broken.append(f"{call.nonce} was started {started} times")
         if call.right and started != 1:
             broken.append(f"{call.nonce} was answered and started {started} times")
-        others = by_code.get(call.code, [])[:-1]
+        others = sorted(by_code.get(call.code, ()), key=_completed)[:-1]
         if any(starts[one["metadata"]["uid"]] for one in others):
             broken.append(f"{call.nonce} was tried again after it had been started")
     reasons = Counter((one.get("status") or {}).get("reason", "none") for one in found)
@@ -118,18 +128,24 @@ async def broken_promises(on: System, calls: Sequence[Call]) -> list[str]:
     return broken
 
 
+def _completed(session: Json) -> str:
+    """When it ended. Another attempt is made only then, so this tells which one came first."""
+    return str(session["status"]["timings"]["completed"])
+
+
 @asynccontextmanager
 async def talking(on: System, *outcomes: str) -> AsyncIterator[Conversations]:
     """Conversations during the block; afterwards all is in order, and calls came out in one of these ways."""
     async with Conversations(on) as talk:
         yield talk
-    assert await broken_promises(on, talk.calls) == []
-    seen = Counter(call.outcome for call in talk.calls)
-    assert set(seen) <= set(outcomes), [call for call in talk.calls if call.outcome not in outcomes]
-    assert seen["right"] > 0
-    last = [await talk.call(hint) for hint in HINTS]
-    assert [call.outcome for call in last] == ["right"] * len(HINTS), last
-    assert [call.answer["runtime_status"] in ("new", "reused") for call in last]
+        await talk.stop()
+        assert await broken_promises(on, talk.calls) == []
+        seen = Counter(call.outcome for call in talk.calls)
+        assert set(seen) <= set(outcomes), [call for call in talk.calls if call.outcome not in outcomes]
+        assert seen["right"] > 0
+        last = [await talk.call(hint) for hint in HINTS]
+        assert [call.outcome for call in last] == ["right"] * len(HINTS), last
+        assert all(call.answer["runtime_status"] in ("new", "reused") for call in last), last
 
 
 async def strike(victims: Sequence[Program], number: signal.Signals, times: int, random: Random) -> None:

@@ -74,6 +74,7 @@ def test_matplotlib_draws_chinese_japanese_korean_and_emoji(runner: RunnerContai
         runner,
         "import matplotlib.pyplot as plt\n"
         "plt.figure(figsize=(4, 2))\n"
+        "plt.plot([1, 2])\n"
         "plt.title('中文 日本語 한국어 😀 ☂ Grüße')\n"
         "plt.show()\n",
     )

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kubecoderun_api
-from kubecoderun_api.auth import KeyRing, Verdict
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.log import JsonLines
@@ -119,6 +117,7 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
         namespace="n",
         front_end="uid",
         expires=datetime(2026, 1, 1, 11, 29, tzinfo=UTC),
+        labels={names.LABEL_TENANT: "acme"},
         spec={
             "request": {
                 "poolRef": {"name": "p"},
@@ -129,7 +128,11 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
             }
         },
     )
-    assert made["metadata"]["labels"] == {names.LABEL_FRONT_END: "uid", names.LABEL_EXPIRES: "2026010111"}
+    assert made["metadata"]["labels"] == {
+        names.LABEL_FRONT_END: "uid",
+        names.LABEL_EXPIRES: "2026010111",
+        names.LABEL_TENANT: "acme",
+    }
     assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]
 
 
@@ -138,28 +141,6 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
 )
 def test_which_calls_may_succeed_later(status: int, retriable: bool) -> None:
     assert ClusterError(status, "x").retriable is retriable
-
-
-def test_a_file_without_keys_knows_nobody(tmp_path: Path) -> None:
-    for content in (b"", b"\n \n", b"\xff\xfe"):
-        file = tmp_path / "keys"
-        file.write_bytes(content)
-        ring = KeyRing(file)
-        assert ring.judge({"x"}) is Verdict.WRONG
-        assert ring.judge({""}) is Verdict.WRONG
-    assert KeyRing(tmp_path).judge({"x"}) is Verdict.WRONG
-    assert KeyRing(tmp_path / "missing").judge(set()) is Verdict.MISSING
-
-
-@given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=40))
-def test_a_key_in_an_unparsed_body_is_found_however_it_is_spelt(key: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "keys"
-        file.write_text(key)
-        ring = KeyRing(file)
-        assert ring.may_be_in(json.dumps({"code": "x", "apiKey": key}).encode())
-        assert ring.may_be_in(json.dumps({"api_key": key}, indent=2).encode())
-        assert not ring.may_be_in(json.dumps({"other": key, "api_key": key + "x"}).encode())
 
 
 def test_only_the_cluster_module_knows_the_kubernetes_client() -> None:

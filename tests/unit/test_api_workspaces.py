@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kubecoderun_api import answers
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.pools import Pool, choose_for_workspace
 from kubecoderun_api.profiles import Profile, Refusal, expected
 from kubecoderun_api.settings import Settings
@@ -19,8 +20,12 @@ KEY = b"key"
 TEXT = st.one_of(st.none(), st.text("ab:.", max_size=3))
 
 
+def caller(tenant: str | None = None, user: str | None = None, *, vouched: bool = False) -> Principal:
+    return Principal(tenant=tenant, user=user, vouched=vouched)
+
+
 def test_the_name_is_one_that_the_api_server_takes_and_http_does_not_serve() -> None:
-    made = place(KEY, "python", "v2:conversation:" + "0" * 32, "tenant", "user")
+    made = place(KEY, "python", "v2:conversation:" + "0" * 32, caller("tenant", "user"))
     assert names.is_session_name(made.name)
     assert not names.is_front_end_session_name(made.name)
     assert made.id.removeprefix("rt_") == made.name.removeprefix("ws-")
@@ -29,14 +34,23 @@ def test_the_name_is_one_that_the_api_server_takes_and_http_does_not_serve() -> 
 
 @given(st.lists(st.tuples(TEXT, TEXT, st.text("ab:.", min_size=1, max_size=3)), min_size=2, unique=True))
 def test_others_never_get_the_same_workspace(callers: list[tuple[str | None, str | None, str]]) -> None:
-    made = {place(KEY, "python", hint, tenant, user).name for tenant, user, hint in callers}
+    made = {place(KEY, "python", hint, caller(tenant, user)).name for tenant, user, hint in callers}
     assert len(made) == len(callers)
 
 
+def test_naming_a_user_does_not_lead_to_what_a_token_has_vouched_for() -> None:
+    vouched = place(KEY, "p", "h", caller("t", "u", vouched=True))
+    assert vouched != place(KEY, "p", "h", caller("t", "u"))
+    nobody = {place(KEY, "p", "h", caller("t", vouched=vouched)) for vouched in (False, True)}
+    assert len(nobody) == 1, "a token that names no user vouches for nobody"
+
+
 def test_replicas_agree_and_strangers_cannot_guess() -> None:
-    assert place(KEY, "p", "h", "t", None) == place(KEY, "p", "h", "t", None)
-    assert place(KEY, "p", "h", "t", None).name != place(b"other", "p", "h", "t", None).name
-    assert place(KEY, "p", "h", "t", None).name != place(KEY, "q", "h", "t", None).name
+    mine = place(KEY, "p", "h", caller("t"))
+    assert mine == place(KEY, "p", "h", caller("t"))
+    assert mine == place(KEY, "p", "h", Principal(tenant="t", label="another key", admin=True))
+    assert mine.name != place(b"other", "p", "h", caller("t")).name
+    assert mine.name != place(KEY, "q", "h", caller("t")).name
 
 
 @pytest.mark.parametrize("hint", ["x", "v3:0123456789ab:user.1_2-3", "a" * 128])

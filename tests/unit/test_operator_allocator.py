@@ -42,6 +42,18 @@ def test_the_current_revision_goes_first() -> None:
     assert allocator.claim("t", 9.0).name == "old"  # type: ignore[union-attr]
 
 
+def test_after_a_pod_that_could_not_be_reached_other_nodes_come_first() -> None:
+    """Where a node has lost its power, all its pods look ready until the control plane notices."""
+    allocator = with_pods()
+    for name, node in (("a1", "dead"), ("a2", "dead"), ("b1", "alive"), ("a3", "dead"), ("b2", "alive")):
+        allocator.observe(pod(name, node=node))
+    assert allocator.claim("s", 9.0).name == "a1"  # type: ignore[union-attr]
+    allocator.prefer_others("dead")
+    allocator.spend("uid-a1")
+    found = [allocator.claim(f"s{number}", 9.0) for number in range(4)]
+    assert [each.name for each in found if each] == ["b1", "b2", "a2", "a3"]
+
+
 def test_the_queue_is_first_come_first_served_even_for_a_new_session() -> None:
     allocator = with_pods()
     for session in ("s1", "s2", "s3"):

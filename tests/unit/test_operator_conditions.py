@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from kubecoderun_crds.pool import PoolStatus
-from kubecoderun_crds.reasons import POOL_CONDITION_REASONS, PoolReason
+from kubecoderun_crds.reasons import POOL_CONDITION_REASONS, EventReason, PoolReason
 from kubecoderun_operator.allocator import Counts
-from kubecoderun_operator.conditions import Facts, Setback, Verdict, status, urgent
+from kubecoderun_operator.conditions import Facts, Setback, Verdict, announcements, status, urgent
 from kubecoderun_operator.members import Member, Trouble
 from kubecoderun_operator.sizing import Target
 
@@ -83,6 +83,19 @@ QUOTA = Setback(PoolReason.QUOTA_EXCEEDED, "exceeded quota: pods=10")
             "False TemplateRejected",
             "False NothingWaiting",
         ),
+        (
+            facts(waiting=1, verdict=Verdict(accepted=False, message="pods is forbidden")),
+            "False NoReadyPods",
+            "False TemplateRejected",
+            "True TemplateRejected",
+        ),
+        (facts(NO_NODE, waiting=1), "False NoReadyPods", "False Unschedulable", "True Unschedulable"),
+        (
+            facts(pod("a", Trouble.ENDED), waiting=1),
+            "False NoReadyPods",
+            "False PodsFailing",
+            "True PodsFailing",
+        ),
     ],
 )
 def test_conditions(given: Facts, available: str, progressing: str, starved: str) -> None:
@@ -156,3 +169,40 @@ def test_what_is_written_at_once(before: Facts, after: Facts, expected: bool) ->
 
 def test_a_first_status_is_urgent() -> None:
     assert urgent({}, status(facts(), {}, NOW))
+
+
+def told(*statuses: Facts) -> list[str]:
+    """What is announced on the way from the first of these to the last."""
+    found, before = [], status(statuses[0], {}, NOW)
+    for facts_ in statuses[1:]:
+        after = status(facts_, before, LATER)
+        found += [str(reason) for reason, _ in announcements(before, after)]
+        before = after
+    return found
+
+
+FULL = facts(pod("a"), pod("b"))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([FULL, facts(pod("a")), FULL], []),
+        ([facts(), facts(IMAGE), facts(IMAGE, waiting=1), facts(IMAGE)], ["ImagePullFailed"]),
+        ([FULL, facts(NO_NODE), facts(IMAGE), FULL], ["Unschedulable", "ImagePullFailed", "Recovered"]),
+        (
+            [FULL, facts(setback=QUOTA), FULL, facts(setback=QUOTA)],
+            ["QuotaExceeded", "Recovered", "QuotaExceeded"],
+        ),
+        ([facts(pod("a", Trouble.ENDED)), facts(pod("a", Trouble.ENDED))], []),
+        ([FULL, facts(assigned=4, waiting=1), facts(assigned=4, waiting=2), FULL], ["AtMaxPods"]),
+    ],
+)
+def test_what_is_announced(statuses: list[Facts], expected: list[str]) -> None:
+    assert told(*statuses) == expected
+
+
+def test_an_announcement_has_the_conditions_own_words() -> None:
+    assert announcements({}, status(facts(IMAGE), {}, NOW)) == [
+        (EventReason.IMAGE_PULL_FAILED, "pod a: runtime (img:1): ErrImagePull: not found")
+    ]

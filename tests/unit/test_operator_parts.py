@@ -69,6 +69,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     found = Settings()
     assert found.namespaces == ("one", "two")
     assert found.identity == "me"
+    monkeypatch.setenv("KCR_POD_NAME", "operator-x")
+    assert Settings().identity == "operator-x_me"
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,24 @@ def test_the_assignment_patch() -> None:
     assert (owner["kind"], owner["uid"]) == ("ExecutionSession", "session-uid")
     assert not any("resourceVersion" in entry["path"] for entry in patch)
     assert backstop(found, deadline=90, now=130.5) == [patch[0], patch[-1]]
+
+
+@pytest.mark.parametrize(
+    ("created", "started", "seconds"),
+    [
+        ("00:01:00", "00:01:40", 40 + 90),
+        # The node's clock is ahead, even of now: to it, the pod has been there for as long as for us.
+        ("00:01:00", "05:00:00", 40 + 90),
+        # It is behind: the node counts from the moment that it has noted itself.
+        ("00:01:00", "00:00:10", 90 + 90),
+        ("00:01:00", None, 40 + 90),
+    ],
+)
+def test_a_deadline_never_comes_early_however_wrong_clocks_are(
+    created: str, started: str | None, seconds: int
+) -> None:
+    meta = {**pod()["metadata"], "uid": "u1", "creationTimestamp": f"1970-01-01T{created}Z"}
+    status = {"startTime": f"1970-01-01T{started}Z"} if started else {}
+    found = member({**pod(), "metadata": meta, "status": status})
+    assert found is not None
+    assert backstop(found, deadline=90, now=100)[1]["value"] == seconds

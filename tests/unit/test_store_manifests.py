@@ -243,7 +243,13 @@ def test_the_scripts_build_what_the_overlay_needs(store: str) -> None:
     asked = subprocess.run(
         ["bash", "-c", script, "cluster/env.sh"],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "STORE": store, "KCR_ENGINE": "none"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "STORE": store,
+            "LANGUAGES": "python",
+            "KCR_ENGINE": "none",
+        },
         capture_output=True,
         text=True,
         timeout=60,

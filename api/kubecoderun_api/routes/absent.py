@@ -19,7 +19,7 @@ PATHS: Final = ("/workspace-tools/execute", "/hosted-apps", "/hosted-apps/{app}"
 @router.post("/workspace-tools/execute")
 async def workspace_tools(request: Request) -> Response:
     """Tools on somebody's own machine."""
-    return _absent(request, 404, wire.UNSUPPORTED, "There are no attached workers here.")
+    return await _absent(request, 404, wire.UNSUPPORTED, "There are no attached workers here.")
 
 
 @router.post("/hosted-apps")
@@ -27,15 +27,15 @@ async def workspace_tools(request: Request) -> Response:
 @router.delete("/hosted-apps/{app}")
 async def hosted_apps(request: Request) -> Response:
     """Long-running web applications."""
-    return _absent(request, 404, "hosted_apps_disabled", "There are no hosted applications here.")
+    return await _absent(request, 404, "hosted_apps_disabled", "There are no hosted applications here.")
 
 
 @router.post("/sandbox/npm-unit")
 async def npm_unit(request: Request) -> Response:
     """Indexing of npm packages."""
-    return _absent(request, 503, "disabled", "npm packages are not indexed here.")
+    return await _absent(request, 503, "disabled", "npm packages are not indexed here.")
 
 
-def _absent(request: Request, status: int, error: str, message: str) -> Response:
-    authorise(request, request.app.state.services)
+async def _absent(request: Request, status: int, error: str, message: str) -> Response:
+    await authorise(request, request.app.state.services)
     return JSONResponse({"error": error, "message": message}, status)

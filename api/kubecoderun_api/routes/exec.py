@@ -1,14 +1,29 @@
 """POST /exec: one program, one answer."""
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import answers, log, openapi, references, runs, schemas, wire, workspaces
+from kubecoderun_api import (
+    answers,
+    idempotency,
+    log,
+    openapi,
+    references,
+    repetition,
+    runs,
+    schemas,
+    wire,
+    workspaces,
+)
+from kubecoderun_api.admission import TooMany
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import ExecResponse
+from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
 from kubecoderun_api.profiles import Profile
@@ -25,41 +40,81 @@ PATHS: Final = ("/exec",)
 @router.post(
     "/exec",
     response_model=schemas.ExecAnswer,
-    responses=openapi.errors(400, 401, 408, 413, 429, 503, 504),
+    responses=openapi.errors(400, 401, 403, 408, 409, 413, 429, 503, 504),
     openapi_extra=openapi.json_body(schemas.ExecCall),
 )
 async def execute(request: Request) -> Response:
     """Run the program in the body and answer with its output."""
     services: Services = request.app.state.services
     context: RequestContext = request.scope[CONTEXT]
-    body = await authorised_body(request, services)
+    body, principal = await authorised_body(request, services)
     call = wire.parse_exec(body)
     call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
     pool = _pool_for(services, call, context)
-    # In a workspace that is there already, a run needs no other pod.
-    full = None if call.hint else full_queue(services, context, pool, call.language)
-    if full is not None:
-        return full
-    return _respond(services, context, call, files, pool)
+    secret = services.settings.idempotency_secret
+    claim = None
+    key = request.headers.get(idempotency.HEADER)
+    if key is not None:
+        if secret is None:
+            text = "Idempotency keys are not served here: KCR_IDEMPOTENCY_SECRET is not set."
+            wire.refuse(text, error="idempotency_unavailable")
+        claim = idempotency.claim(secret.get_secret_value().encode(), principal, key, call, files)
+    elif call.hint is None:  # in a workspace that is there already, a run needs no other pod
+        full = full_queue(services, context, pool, call.language)
+        if full is not None:
+            return full
+    return _respond(services, context, principal, call, files, pool, claim)
 
 
 def _respond(
     services: Services,
     context: RequestContext,
+    principal: Principal,
     call: wire.ExecRequest,
     files: tuple[Reference, ...],
     pool: Pool,
+    claim: Claim | None,
 ) -> Response:
-    session = names.session_name()
+    session = names.session_name() if claim is None else claim.session
     context.facts.update(session=session, language=call.language, pool=pool.name)
     if files:
         context.facts["inputs"] = len(files)
 
+    async def first() -> Answer:
+        full = _full(services, pool, call.language) if claim and call.hint is None else None
+        if full is not None:
+            return full
+        try:
+            async with services.admission.run(principal.tenant):
+                fingerprint = claim.fingerprint if claim else ""
+                return await runs.run(
+                    services, principal, session, call, files, pool, fingerprint=fingerprint
+                )
+        except TooMany as error:
+            services.metrics.runs.labels(call.language, "TenantLimit").inc()
+            return answers.busy("TenantLimit", error.retry_after_seconds, error.text)
+
     async def run() -> Answer:
-        answer = await runs.run(services, session, call, files, pool)
+        if claim is None:
+            answer = await first()
+        else:
+            longest = runs.longest_wait(services, call, pool)
+            place = runs.place_of(services, principal, call, pool)
+            answer = await services.repeats.run(
+                claim,
+                lambda: repetition.once(services, principal, claim, first, wait_seconds=longest, place=place),
+            )
         context.facts["reason"] = answer.reason
         return answer
+
+    return response_of(services, context, session, run())
+
+
+def response_of(
+    services: Services, context: RequestContext, session: str, work: Coroutine[Any, Any, Answer]
+) -> Response:
+    """The response that waits for a run's answer, with heartbeats, and sees to it when its client leaves."""
 
     async def on_left(task: asyncio.Task[Answer]) -> None:
         action = services.settings.on_disconnect
@@ -73,7 +128,7 @@ def _respond(
             task.add_done_callback(services.unseen.discard)
 
     return ExecResponse(
-        run(),
+        work,
         session=session,
         requested_at=context.started,
         policy=services.policy,
@@ -85,13 +140,20 @@ def _respond(
 
 def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
     """429 if the pool's queue is longer than its sessions may wait."""
+    full = _full(services, pool, language)
+    if full is None:
+        return None
+    context.facts["reason"] = full.reason
+    return JSONResponse(full.body, full.status, full.headers)
+
+
+def _full(services: Services, pool: Pool, language: str) -> Answer | None:
     excess = excess_wait(pool, services.settings.pod_refill_seconds)
     if excess is None:
         return None
     full = answers.busy("QueueFull", min(excess, 3600))
-    context.facts["reason"] = full.reason
     services.metrics.runs.labels(language, full.reason).inc()
-    return JSONResponse(full.body, full.status, full.headers)
+    return full
 
 
 def _pool_for(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import openapi, schemas, scopes, session_files, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.downloads import Download, headers_of, wanted_range
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import authorise
@@ -40,10 +41,10 @@ async def list_files(
     request: Request, session: SessionId, detail: Annotated[str, _DETAIL] = session_files.DETAILS[0]
 ) -> Response:
     """All files of a session, as much as `detail` asks for; none of one that does not exist."""
-    services = _admit(request, session)
+    services, principal = await _admit(request, session)
     if detail not in session_files.DETAILS:
         wire.refuse(f"detail must be one of {', '.join(session_files.DETAILS)}")
-    files = await _files(services, session)
+    files = await _files(services, principal, session)
     services.lifetimes.told_about(session, files, files.live.values())
     return JSONResponse([session_files.entry(file, detail) for file in files.live.values()])
 
@@ -56,8 +57,8 @@ async def list_files(
 )
 async def describe(request: Request, session: SessionId, file: FileId) -> Response:
     """What is known of one file."""
-    services = _admit(request, session, file)
-    files = await _files(services, session)
+    services, principal = await _admit(request, session, file)
+    files = await _files(services, principal, session)
     found = _find(files, file)
     services.lifetimes.told_about(session, files, [found])
     return JSONResponse(session_files.description(found))
@@ -66,8 +67,8 @@ async def describe(request: Request, session: SessionId, file: FileId) -> Respon
 @router.head("/download/{session}/{file}", include_in_schema=False)
 async def measure(request: Request, session: SessionId, file: FileId) -> Response:
     """The headers of the content of a file."""
-    services = _admit(request, session, file)
-    found = _find(await _files(services, session), file)
+    services, principal = await _admit(request, session, file)
+    found = _find(await _files(services, principal, session), file)
     size = await services.store.file_size(session, file)
     if size is None:
         raise _not_found()
@@ -82,9 +83,9 @@ async def measure(request: Request, session: SessionId, file: FileId) -> Respons
 )
 async def download(request: Request, session: SessionId, file: FileId) -> Response:
     """The content of a file, or the part of it that a Range asks for."""
-    services = _admit(request, session, file)
+    services, principal = await _admit(request, session, file)
     context: RequestContext = request.scope[CONTEXT]
-    found = _find(await _files(services, session), file)
+    found = _find(await _files(services, principal, session), file)
     reader = await services.store.read_file(session, file, wanted_range(found, request.headers))
     if reader.status < 300:
         services.metrics.downloads.labels("sent").inc()
@@ -113,27 +114,27 @@ async def download(request: Request, session: SessionId, file: FileId) -> Respon
 )
 async def delete(request: Request, session: SessionId, file: FileId) -> Response:
     """Delete one file, for everybody and for good."""
-    services = _admit(request, session, file)
-    if not await services.removals.remove(session, file):
+    services, principal = await _admit(request, session, file)
+    if not await services.removals.remove(session, file, principal):
         raise _not_found()
     return JSONResponse({"message": "File deleted successfully", "session_id": session, "fileId": file})
 
 
-def _admit(request: Request, *ids: str) -> Services:
-    """Check key and ids; the ids go into the log line."""
+async def _admit(request: Request, *ids: str) -> tuple[Services, Principal]:
+    """Check who calls, and the ids, which go into the log line."""
     services: Services = request.app.state.services
-    authorise(request, services)
+    principal = await authorise(request, services)
     if not all(map(_ID.fullmatch, ids)):
         wire.refuse("An id has 21 letters, digits, dashes or underscores.", error="Bad request")
     query = request.query_params
     scopes.check(query.get("kind"), query.get("id"), query.get("version"))
     context: RequestContext = request.scope[CONTEXT]
     context.facts.update(zip(("session", "file"), ids, strict=False))
-    return services
+    return services, principal
 
 
-async def _files(services: Services, session: str) -> SessionFiles:
-    resource = await services.sessions.read(session)
+async def _files(services: Services, principal: Principal, session: str) -> SessionFiles:
+    resource = await services.sessions.read(session, principal)
     return NOTHING if resource is None else session_files.read(resource, datetime.now(UTC))
 
 

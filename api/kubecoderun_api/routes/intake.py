@@ -9,7 +9,10 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from kubecoderun_api import wire
-from kubecoderun_api.auth import Verdict, body_credentials, header_credentials
+from kubecoderun_api.auth.credentials import body_credentials, header_credentials
+from kubecoderun_api.auth.principal import Principal
+from kubecoderun_api.auth.verdict import Unauthorised, Verdict
+from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.services import Services
 
 Json = dict[str, Any]
@@ -18,18 +21,12 @@ DISCARD_SECONDS: Final = 5.0
 _PARSE_ANYWAY_BYTES: Final = 1024 * 1024
 """Bodies up to this size are parsed before their sender is known."""
 
-_UNAUTHORISED: Final = {
-    Verdict.MISSING: (401, {"error": "Authentication is required", "message": "Send an API key."}),
-    Verdict.WRONG: (401, {"error": "Invalid API key", "message": "The API key is not known."}),
-    Verdict.AMBIGUOUS: (
-        400,
-        {"error": "Ambiguous authentication", "message": "The request carries different credentials."},
-    ),
-}
 
+async def authorised_body(request: Request, services: Services) -> tuple[Json, Principal]:
+    """The JSON object a known sender has sent, and who that is.
 
-async def authorised_body(request: Request, services: Services) -> Json:
-    """The JSON object a known sender has sent. Raises BadRequest, or ClientDisconnect if the sender left."""
+    Raises BadRequest, or ClientDisconnect if the sender left.
+    """
     settings = services.settings
     try:
         async with asyncio.timeout(settings.body_seconds):
@@ -37,27 +34,45 @@ async def authorised_body(request: Request, services: Services) -> Json:
     except TimeoutError:
         wire.refuse("The body did not arrive in time.", error="request_timeout", status=408)
     found = header_credentials(request.scope["headers"])
-    keys = services.keys
-    if not found and len(raw) > _PARSE_ANYWAY_BYTES and not keys.may_be_in(raw):
-        _judge(services, Verdict.MISSING)
+    if len(raw) > _PARSE_ANYWAY_BYTES and not await _may_parse(request, services, found, raw):
+        services.metrics.refused.labels(Verdict.MISSING.value).inc()
+        raise Unauthorised(Verdict.MISSING)
     try:
         body = wire.parse_json(raw)
     except wire.BadRequest:
-        _judge(services, keys.judge(found))  # strangers do not learn what is wrong with their JSON
+        await _identify(request, services, found)  # strangers do not learn what is wrong with their JSON
         raise
-    _judge(services, keys.judge(found | body_credentials(body)))
-    return body
+    principal = await _identify(request, services, found | body_credentials(body))
+    return body, principal.on_behalf_of(request.headers.get("user-id") or body.get("user_id"))
 
 
-def authorise(request: Request, services: Services) -> None:
-    """Raise BadRequest unless the headers have a known key: for requests that can carry one nowhere else."""
-    _judge(services, services.keys.judge(header_credentials(request.scope["headers"])))
+async def authorise(request: Request, services: Services) -> Principal:
+    """Who has sent a request that can carry a credential in its headers only. Raises BadRequest."""
+    principal = await _identify(request, services, header_credentials(request.scope["headers"]))
+    return principal.on_behalf_of(request.headers.get("user-id"))
 
 
-def _judge(services: Services, verdict: Verdict) -> None:
-    if verdict is not Verdict.ACCEPTED:
-        services.metrics.refused.labels(verdict.value).inc()
-        raise wire.BadRequest(*_UNAUTHORISED[verdict])
+async def _may_parse(request: Request, services: Services, found: set[str], raw: bytes | bytearray) -> bool:
+    """Whether a big body is worth parsing: its sender shows a credential, or needs none."""
+    who = services.authenticator
+    return bool(found) or not who.needs_credential(_peer(request)) or await who.may_be_in(raw)
+
+
+async def _identify(request: Request, services: Services, found: set[str]) -> Principal:
+    try:
+        principal = await services.authenticator.identify(found, _peer(request))
+    except Unauthorised as error:
+        services.metrics.refused.labels(error.verdict.value).inc()
+        raise
+    facts = {"tenant": principal.tenant, "key": principal.label}
+    context: RequestContext = request.scope[CONTEXT]
+    context.facts.update({name: value for name, value in facts.items() if value})
+    return principal
+
+
+def _peer(request: Request) -> str | None:
+    """The address at the other end of the socket."""
+    return None if request.client is None else request.client.host
 
 
 async def _read(request: Request, limit: int) -> bytearray:

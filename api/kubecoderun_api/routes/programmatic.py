@@ -7,14 +7,14 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import continuations, log, openapi, references, schemas, toolcalls, wire
+from kubecoderun_api import continuations, openapi, references, schemas, toolcalls, wire, workspaces
 from kubecoderun_api.answers import Answer
-from kubecoderun_api.connection import ExecResponse
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
-from kubecoderun_api.routes.exec import full_queue, pool_for
+from kubecoderun_api.profiles import Profile
+from kubecoderun_api.routes.exec import full_queue, pool_for, response_of
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
-from kubecoderun_api.settings import OnDisconnect
 from kubecoderun_crds import names
 
 router = APIRouter()
@@ -32,21 +32,32 @@ async def programmatic(request: Request) -> Response:
     """Start a program, or bring it the results of its tool calls."""
     services: Services = request.app.state.services
     context: RequestContext = request.scope[CONTEXT]
-    body = await authorised_body(request, services)
-    label = _label(request)
+    body, principal = await authorised_body(request, services)
+    label = _label(request, principal)
     if label is not None and label in services.calls:
         wire.refuse("A call with this request id is in progress.", error="duplicate_request", status=409)
     if "continuation_token" in body:
-        return await _continue(services, context, body, label)
-    return _start(request, services, context, body, label)
+        return await _continue(services, principal, context, body, label)
+    return _start(request, services, principal, context, body, label)
 
 
 def _start(
-    request: Request, services: Services, context: RequestContext, body: Json, label: str | None
+    request: Request,
+    services: Services,
+    principal: Principal,
+    context: RequestContext,
+    body: Json,
+    label: str | None,
 ) -> Response:
     if request.headers.get(toolcalls.WORKSPACE_HEADER):
         wire.refuse(
             "Workspaces on a machine of the user's own are not offered here.",
+            error="stateful_workspace_unsupported",
+        )
+    hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
+    if hint is not None and context.profile is Profile.STATEFUL:
+        wire.refuse(
+            "Programs that call tools run alone, not in a runtime session.",
             error="stateful_workspace_unsupported",
         )
     call = toolcalls.parse_start(body)
@@ -57,18 +68,20 @@ def _start(
         return full
     session = names.session_name()
     context.facts.update(session=session, language=call.language, pool=pool.name, tools=len(call.tools))
-    work = continuations.start(services, session, call, files, pool, label)
+    work = continuations.start(services, principal, session, call, files, pool, label)
     return _respond(services, context, session, label, work)
 
 
-async def _continue(services: Services, context: RequestContext, body: Json, label: str | None) -> Response:
+async def _continue(
+    services: Services, principal: Principal, context: RequestContext, body: Json, label: str | None
+) -> Response:
     continuation = toolcalls.parse_continuation(body)
     session = continuation.session
     body.clear()  # the results are in the continuation; one copy of them is enough
     context.facts.update(session=session, results=len(continuation.results))
     if services.sessions.stopping:
         wire.refuse("The service is shutting down.", error="shutting_down", status=503)
-    resource = await services.sessions.read(session)
+    resource = await services.sessions.read(session, principal)
     if resource is None or not toolcalls.may_continue(resource, continuation.secret):
         raise continuations.too_late()
     if toolcalls.is_too_late(resource.get("status") or {}):
@@ -105,26 +118,7 @@ def _respond(
         context.facts["reason"] = answer.reason
         return answer
 
-    async def on_left(task: asyncio.Task[Answer]) -> None:
-        action = services.settings.on_disconnect
-        seconds = context.exchange.left_after or 0.0
-        log.event("client_left", session=session, seconds=round(seconds, 3), action=action.value)
-        services.metrics.disconnects.labels(action.value).inc()
-        if action is OnDisconnect.CANCEL:
-            task.cancel()
-        else:
-            services.unseen.add(task)
-            task.add_done_callback(services.unseen.discard)
-
-    return ExecResponse(
-        run(),
-        session=session,
-        requested_at=context.started,
-        policy=services.policy,
-        exchange=context.exchange,
-        on_late=services.metrics.late.inc,
-        on_left=on_left,
-    )
+    return response_of(services, context, session, run())
 
 
 @router.post(
@@ -139,8 +133,8 @@ def _respond(
 async def cancel(request: Request) -> Response:
     """End the program of a call, by the id that the client gave to that call."""
     services: Services = request.app.state.services
-    body = await authorised_body(request, services)
-    label = toolcalls.request_label(toolcalls.parse_request_id(body.get("request_id")), None)
+    body, principal = await authorised_body(request, services)
+    label = toolcalls.request_label(toolcalls.parse_request_id(body.get("request_id")), principal.tenant)
     found = await continuations.cancel(services, label)
     if found is None:
         raise continuations.too_late()
@@ -149,6 +143,10 @@ async def cancel(request: Request) -> Response:
     return JSONResponse({"status": "already_completed"})
 
 
-def _label(request: Request) -> str | None:
+def _label(request: Request, principal: Principal) -> str | None:
     given = request.headers.get(toolcalls.REQUEST_ID_HEADER)
-    return None if given is None else toolcalls.request_label(toolcalls.parse_request_id(given), None)
+    return (
+        None
+        if given is None
+        else toolcalls.request_label(toolcalls.parse_request_id(given), principal.tenant)
+    )

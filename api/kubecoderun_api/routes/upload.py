@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from kubecoderun_api import openapi, schemas, wire
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import DISCARD_SECONDS, Incoming, authorise
 from kubecoderun_api.services import Services
@@ -52,7 +53,7 @@ _Taken = TypeVar("_Taken", Held, BatchHeld)
 
 
 async def _receive(
-    request: Request, take: Callable[[str, str, AsyncIterator[bytes]], Awaitable[_Taken]]
+    request: Request, take: Callable[[str, Principal, str, AsyncIterator[bytes]], Awaitable[_Taken]]
 ) -> _Taken:
     """One upload from the headers to the answer; the rest of a body that is refused is read and dropped."""
     services: Services = request.app.state.services
@@ -60,8 +61,9 @@ async def _receive(
     incoming = Incoming(request)
     outcome = "failed"
     try:
-        authorise(request, services)
-        held = await take(names.session_name(), request.headers.get("content-type", ""), incoming)
+        principal = await authorise(request, services)
+        content_type = request.headers.get("content-type", "")
+        held = await take(names.session_name(), principal, content_type, incoming)
         outcome = _OUTCOMES[held.outcome]
     except ClientDisconnect:
         outcome = "left"

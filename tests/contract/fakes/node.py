@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from contract.fakes.apiserver import ApiServer
+from contract.fakes.silent import SilentAddress
 from contract.fakes.store import Json, RefusedError, now
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
@@ -63,6 +64,8 @@ class Sidecar:
     result: RunResult | None = None
     cancelled: bool = False
     unreachable: bool = False
+    frozen: bool = False
+    """Its process stands still: nothing comes from it. What it has started goes on."""
     drops: int = 0
     """Streams to break after the first event."""
     refuse_prepare: tuple[int, Refusal] | None = None
@@ -87,6 +90,7 @@ class Sidecar:
     _run: asyncio.Task[None] | None = None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        await self._thawed()
         if request.path in (protocol.PATH_HEALTH, protocol.PATH_READY):
             return web.Response(text="ok")
         call = request.path.rpartition("/")[2]
@@ -194,10 +198,16 @@ class Sidecar:
             except TimeoutError:
                 if request.transport is None or request.transport.is_closing():
                     return response
-                await response.write(protocol.event_line(Heartbeat()))
+                if not self.frozen:
+                    await response.write(protocol.event_line(Heartbeat()))
+        await self._thawed()
         assert self.result is not None
         await response.write(protocol.event_line(Finished(self.result)))
         return response
+
+    async def _thawed(self) -> None:
+        while self.frozen:  # noqa: ASYNC110 - set by tests
+            await asyncio.sleep(0.02)
 
     async def _program(self) -> None:
         """print:TEXT, escape, sleep:SECONDS, exit:CODE, signal:NAME, timeout, lost, oom, big:BYTES,
@@ -316,6 +326,7 @@ class Node:
         """Message of the scheduler while no pod fits anywhere."""
         self._public_key = public_key
         self._by_address: dict[str, Sidecar] = {}
+        self._silent: list[SilentAddress] = []
         self._addresses = (
             f"127.{a}.{b}.{c}" for a, b, c in itertools.product(range(1, 9), range(1, 250), range(1, 250))
         )
@@ -327,14 +338,18 @@ class Node:
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "0.0.0.0", 0).start()
+        # So that one address can be given a socket that takes nothing, see `fall_silent`.
+        await web.TCPSite(runner, "0.0.0.0", 0, reuse_port=True).start()
         self.port = runner.addresses[0][1]
         self.api.delete_pod = self._end
         self._spawn(self._kubelet())
         try:
             yield self
         finally:
+            for silent in self._silent:
+                silent.close()
             for sidecar in self.sidecars.values():
+                sidecar.frozen = False
                 sidecar.stop()
             for task in list(self._tasks):
                 task.cancel()
@@ -365,6 +380,12 @@ class Node:
     def cut_off(self, pod: str) -> None:
         """The sidecar of the pod does not answer any more."""
         self.sidecars[pod].unreachable = True
+
+    def fall_silent(self, pod: str) -> None:
+        """As if the pod's node had lost its power: nothing comes from it, and it takes no connections."""
+        self.sidecars[pod].frozen = True
+        address = next(address for address, found in self._by_address.items() if found is self.sidecars[pod])
+        self._silent.append(SilentAddress(address, self.port))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None

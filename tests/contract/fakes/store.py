@@ -55,6 +55,7 @@ class Store:
                 ("executionpools", True),
                 ("executionsessions", True),
                 ("leases", False),
+                ("events", False),
                 ("networkpolicies", False),
             ]
         }

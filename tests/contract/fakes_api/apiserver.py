@@ -241,7 +241,7 @@ class FakeApiServer:
         name = resource["metadata"]["name"]
         if (plural, name) in self.objects:
             return _status(409, "AlreadyExists")
-        uid = f"uid-{name}-{self._version}"
+        uid = f"uid-{name}-{self.requests[f'create {plural}']}"
         resource["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": now()}
         self.put(plural, resource)
         status = self.answer(resource)
@@ -348,6 +348,9 @@ def _matches(resource: Json, selector: str) -> bool:
     for part in filter(None, selector.split(",")):
         if part.startswith("!"):
             if part[1:] in labels:
+                return False
+        elif "=" not in part:
+            if part not in labels:
                 return False
         elif labels.get(part.partition("=")[0]) != part.partition("=")[2]:
             return False

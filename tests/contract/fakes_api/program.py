@@ -88,7 +88,7 @@ async def started(api: FakeApiServer, folder: Path, **settings: str) -> AsyncIte
     program = Program(process, api, port, [])
     reading = asyncio.create_task(_collect(process, program.lines))
     try:
-        await api.until(lambda: sum(api.requests.values()) >= asked + 4, seconds=20)
+        await api.until(lambda: sum(api.requests.values()) >= asked + 4, seconds=90)
         yield program
     finally:
         if process.returncode is None:

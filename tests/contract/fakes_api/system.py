@@ -86,6 +86,20 @@ async def running(*, ready: bool = True, **settings: Any) -> AsyncIterator[Syste
 
 
 @asynccontextmanager
+async def beside(system: System, **settings: Any) -> AsyncIterator[System]:
+    """Another front end before the same API server and store, with the same keys."""
+    given = {
+        "api_keys_file": system.keys_file,
+        "store_endpoint": system.store.url,
+        "store_access_key": "access",
+        "store_secret_key": "secret-of-the-store",
+    }
+    async with _serving(Settings(**given | settings), system.api) as (services, port):
+        await system.api.until(lambda: not services.unready())
+        yield System(system.api, system.store, services, port, system.keys_file)
+
+
+@asynccontextmanager
 async def another(system: System, **settings: Any) -> AsyncIterator[System]:
     """A second front end before the same API server and store."""
     made = system.services.settings.model_copy(update={"replica_uid": "another", **settings})
@@ -111,6 +125,7 @@ async def _serving(settings: Settings, api: FakeApiServer) -> AsyncIterator[tupl
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=1,
     )

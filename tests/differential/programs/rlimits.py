@@ -1,2 +1,2 @@
 import resource
-print([resource.getrlimit(x) for x in (resource.RLIMIT_NOFILE, resource.RLIMIT_STACK, resource.RLIMIT_AS)])
+print([resource.getrlimit(x) for x in (resource.RLIMIT_CPU, resource.RLIMIT_STACK, resource.RLIMIT_AS)])

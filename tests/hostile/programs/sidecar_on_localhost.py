@@ -21,7 +21,7 @@ print(
 forged = {"KCR-Session-Uid": "x", "KCR-Epoch": "999999", "KCR-Expires": "9999999999", "KCR-Signature": "AA=="}
 print(status("/v1/state", **forged), status("/v1/cancel", json.dumps({}).encode(), **forged))
 flood = []
-for _ in range(200):
+for _ in range(40):
     connection = socket.create_connection(("127.0.0.1", 8790), timeout=5)
     connection.sendall(b"GET /v1/state HTTP/1.1\r\nHost: x\r\n")
     flood.append(connection)

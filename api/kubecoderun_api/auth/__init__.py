@@ -1,0 +1,1 @@
+"""Who is calling: credentials of a request, and the principal that they stand for."""

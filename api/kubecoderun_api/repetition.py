@@ -1,0 +1,93 @@
+"""One call with an idempotency key: the first time a run, every other time the result of that run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from kubecoderun_api import answers, idempotency, log, runs
+from kubecoderun_api.answers import Answer
+from kubecoderun_api.auth.principal import Principal
+from kubecoderun_api.idempotency import Claim
+from kubecoderun_api.services import Services
+from kubecoderun_api.sessions import NAME_TAKEN
+from kubecoderun_api.waiters import NoResult
+from kubecoderun_api.watching import backoff
+from kubecoderun_api.workspaces import Place
+
+Json = dict[str, Any]
+_LONGEST_LOOK: Final = 5
+"""Looks after which the time between two (0.8 s) does not grow any more."""
+
+
+async def once(
+    services: Services,
+    principal: Principal,
+    claim: Claim,
+    first: Callable[[], Awaitable[Answer]],
+    *,
+    wait_seconds: float,
+    place: Place | None = None,
+) -> Answer:
+    """The answer of `first`, which makes the session, or of the session that is there already. `place`: the
+    workspace in which it runs."""
+    try:
+        found = await services.sessions.read(claim.session, principal)
+        if found is not None and idempotency.never_ran(found):
+            await services.sessions.forget(found)
+            found = None
+        if found is None:
+            answer = await first()
+            if answer.reason != NAME_TAKEN:
+                return answer
+            found = await services.sessions.read(claim.session, principal)
+        return await _again(services, principal, claim, found, wait_seconds, place)
+    except NoResult as error:
+        return answers.own_fault(error.name)
+    except Exception as error:
+        log.event("run_failed", level=log.ERROR, error=error, session=claim.session)
+        return answers.own_fault("InternalError")
+
+
+async def _again(
+    services: Services,
+    principal: Principal,
+    claim: Claim,
+    found: Json | None,
+    wait_seconds: float,
+    place: Place | None,
+) -> Answer:
+    if found is None:
+        return answers.own_fault("SessionDeleted")
+    if not idempotency.belongs_to(found, claim):
+        return answers.key_reused()
+    if idempotency.has_ended(found):
+        status: Json = found["status"]
+    else:
+        status = await _end_of(services, principal, claim.session, wait_seconds)
+    answer = await runs.ended(services, claim.session, status, place)
+    services.metrics.repeats.inc()
+    return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
+
+
+async def _end_of(services: Services, principal: Principal, session: str, wait_seconds: float) -> Json:
+    """The status of a session that another front end has made, when it has ended. Raises NoResult.
+
+    It is looked at every now and then: the watch tells of this process's own sessions only.
+    """
+    sessions = services.sessions
+    looks = 0
+    try:
+        async with asyncio.timeout(wait_seconds):
+            while not sessions.stopping:
+                resource = await sessions.read(session, principal)
+                if resource is None:
+                    raise NoResult("SessionDeleted")
+                if idempotency.has_ended(resource):
+                    status: Json = resource["status"]
+                    return status
+                looks += 1
+                await asyncio.sleep(backoff(min(looks, _LONGEST_LOOK)))
+    except TimeoutError:
+        raise NoResult("NoAnswer") from None
+    raise NoResult("ShuttingDown")
