@@ -114,6 +114,7 @@ class ExecAnswer(Answered):
     wall_time: int | None = Field(description="milliseconds")
     cpu_time: int | None = Field(description="milliseconds")
     memory: int | None = Field(description="largest resident size in bytes")
+    deleted_files: list[str] | None = Field(default=None, description="inputs that the program removed")
     artifact_delivery: Delivery | None = None
     artifact_truncation: Truncation | None = None
 

@@ -193,8 +193,8 @@ _CAUSES: Final[dict[SkipReason, str]] = {
 
 
 def reports(status: Mapping[str, Any]) -> Json:
-    """What the answer of a run says to programs about files that were not kept: those that the limits left
-    out, and those that the store did not take. Nothing if all were kept.
+    """What the answer of a run says to programs about inputs that it removed, and about files that were not
+    kept: those that the limits left out, and those that the store did not take. Nothing if there are none.
 
     Causes are counted over the files that a status names, which are the first ones.
     """
@@ -202,6 +202,8 @@ def reports(status: Mapping[str, Any]) -> Json:
     lost = sum(entry["reason"] == "store" for entry in named)
     left_out = [entry for entry in named if entry["reason"] in _CAUSES]
     made: Json = {}
+    if status.get("deletedFiles"):
+        made["deleted_files"] = list(status["deletedFiles"])
     if lost:
         delivered = len(status.get("files") or [])
         made["artifact_delivery"] = {

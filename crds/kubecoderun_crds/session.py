@@ -30,7 +30,7 @@ from kubecoderun_crds.fields import (
     rule,
     rules,
 )
-from kubecoderun_crds.files import FileId, HeldFile, InputReference, OutputFile, SkippedFile
+from kubecoderun_crds.files import FileId, FilePath, HeldFile, InputReference, OutputFile, SkippedFile
 from kubecoderun_crds.pool import MAX_FILES, MAX_TIMEOUT_SECONDS
 from kubecoderun_crds.printable import PLAIN_PATTERN, is_plain
 from kubecoderun_crds.reasons import (
@@ -366,6 +366,10 @@ class SessionStatus(Model):
     """The first of the new or changed files that were not kept."""
     skipped_file_count: BigCount | None = None
     """How many new or changed files were not kept."""
+    deleted_files: (
+        Annotated[list[FilePath], Field(max_length=MAX_FILES, json_schema_extra=SET_LIST)] | None
+    ) = None
+    """Paths of inputs that the program removed, without those that are read-only."""
     workspace: WorkspaceStatus | None = None
     """How a session of mode Workspace is used."""
     workspace_run: WorkspaceRun | None = None

@@ -35,6 +35,7 @@ class FileReport:
     kept: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     skipped: tuple[Mapping[str, str], ...] = field(default=(), repr=False)
     skipped_count: int = 0
+    deleted: tuple[str, ...] = field(default=(), repr=False)
 
     def status(self) -> dict[str, Any]:
         """Fields of the status."""
@@ -44,6 +45,8 @@ class FileReport:
         if self.skipped_count:
             made["skippedFiles"] = [dict(file) for file in self.skipped]
             made["skippedFileCount"] = self.skipped_count
+        if self.deleted:
+            made["deletedFiles"] = list(self.deleted)
         return made
 
     def note(self) -> str:
@@ -74,7 +77,9 @@ def report(found: RunResult, session: str, inputs: Mapping[str, Mapping[str, Any
             # The API server would refuse the whole status for it.
             skipped.append({"path": _shown(file.path), "reason": "path"})
             count += 1
-    return FileReport(len(kept), tuple(kept.values()), tuple(skipped[:MAX_SKIPPED_FILES]), count)
+    gone = set(found.deleted)
+    deleted = tuple(path for path in inputs if path in gone)
+    return FileReport(len(kept), tuple(kept.values()), tuple(skipped[:MAX_SKIPPED_FILES]), count, deleted)
 
 
 def _acceptable(file: OutputFile, prefix: str) -> bool:

@@ -153,7 +153,8 @@ class WorkspaceRun(Run):
         assert workspace.pool_spec is not None
         order = await intake.check(self.session, workspace.pool_spec, self._tools)
         if order.tools:
-            raise EndedError(Outcome(Reason.INVALID_REQUEST, "a program that calls tools cannot run in a workspace"))
+            why = "a program that calls tools cannot run in a workspace"
+            raise EndedError(Outcome(Reason.INVALID_REQUEST, why))
         self._order = order = replace(order, owner=workspace.uid)
         return order
 

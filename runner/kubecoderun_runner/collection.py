@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import time
@@ -14,6 +15,8 @@ from kubecoderun_runner.listing import Found, Listing, list_outputs
 from kubecoderun_runner.orders import FileLimits
 from kubecoderun_runner.workspace import open_file
 
+_DELETED_BYTES: Final = 32 << 10
+"""Room for the paths of deleted inputs in one frame."""
 _PROMPT_SECONDS: Final = 0.02
 """The end of a program travels together with the list of its files, unless that takes longer than this."""
 
@@ -52,7 +55,10 @@ class Collection:
         self._listing = listing = list_outputs(self._folder, source, inputs, limits, pulse, seen)
         waiting += [frames.encode_json(b"L", path=file.path, bytes=file.bytes) for file in listing.files]
         skipped = [{"path": path, "reason": reason} for path, reason in listing.skipped]
-        waiting.append(frames.encode_json(b"Z", skipped=skipped, skippedCount=listing.skipped_count))
+        deleted = _first(listing.deleted, _DELETED_BYTES)
+        waiting.append(
+            frames.encode_json(b"Z", skipped=skipped, skippedCount=listing.skipped_count, deleted=deleted)
+        )
         send(b"".join(waiting))
 
     def take(self, index: int) -> bytes:
@@ -89,6 +95,15 @@ class Collection:
             return b""
         pull.close()
         return frames.encode_json(b"U", index=pull.index)
+
+
+def _first(paths: list[str], room: int) -> list[str]:
+    """As many of the paths as take so many bytes in JSON."""
+    for count, path in enumerate(paths):
+        room -= len(json.dumps(path)) + 1
+        if room < 0:
+            return paths[:count]
+    return paths
 
 
 class _Pull:

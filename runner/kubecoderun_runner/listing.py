@@ -7,7 +7,9 @@ themselves.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from bisect import insort
 from collections.abc import Callable, Mapping
@@ -17,7 +19,7 @@ from typing import Final, TypeVar
 from kubecoderun_runner.inputs import Delivered, stamp_of
 from kubecoderun_runner.orders import FileLimits
 from kubecoderun_runner.paths import MAX_SEGMENTS, is_proper, visible
-from kubecoderun_runner.workspace import FOLDER
+from kubecoderun_runner.workspace import FOLDER, open_file
 
 MAX_ENTRIES: Final = 100_000
 """Directory entries that are looked at."""
@@ -25,6 +27,8 @@ MAX_SECONDS: Final = 5.0
 MAX_SKIPPED: Final = 20
 """Skipped files that are named."""
 _PULSE_ENTRIES: Final = 256
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""No such entry, or something else in its place. What cannot be opened for another reason is still there."""
 
 
 @dataclass(frozen=True, order=True)
@@ -45,6 +49,8 @@ class Listing:
     files: list[Found] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_count: int = 0
+    deleted: list[str] = field(default_factory=list)
+    """Inputs that are no more, without those that are read-only."""
 
     def skip(self, path: str, reason: str) -> None:
         """Note a file or folder that is left out."""
@@ -80,7 +86,21 @@ def list_outputs(
         else:
             total += found.bytes
             listing.files.append(found)
+    unseen = (path for path, known in inputs.items() if path not in search.met and not known.read_only)
+    listing.deleted = sorted(path for path in unseen if _is_gone(folder, path))
     return listing
+
+
+def _is_gone(folder: int, path: str) -> bool:
+    """Whether there is no plain file of that path any more."""
+    try:
+        fd = open_file(folder, path)
+    except OSError as error:
+        return error.errno in _GONE
+    try:
+        return not stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
 
 
 class _Search:
@@ -97,6 +117,8 @@ class _Search:
         self.where = ""
         """The folder that is being looked through."""
         self.candidates: list[Found] = []
+        self.met: set[str] = set()
+        """Inputs that are still plain files."""
         self.listing = Listing()
 
     def walk(self, folder: int, prefix: str, depth: int) -> None:
@@ -152,6 +174,8 @@ class _Search:
         if path == self._source:
             return
         known = self._inputs.get(path)
+        if known is not None:
+            self.met.add(path)
         if self.seen is not None:
             self.seen[path] = Delivered(known is not None and known.read_only, stamp_of(status))
         if known is not None and (known.read_only or known.stamp == stamp_of(status)):

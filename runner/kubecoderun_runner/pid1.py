@@ -342,6 +342,8 @@ class Pid1:
         if self._tools is not None:
             self._tools.close()
             self._tools = None
+        if self._turns.more:
+            self._turns.ended()  # before anybody hears of the end
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
         else:
@@ -351,7 +353,6 @@ class Pid1:
             if seen is not None:
                 self._turns.known = seen
         if self._turns.more:
-            self._turns.ended()
             self._renew_spare()
 
     def _renew_spare(self) -> None:

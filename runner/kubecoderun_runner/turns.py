@@ -35,7 +35,7 @@ class Turns:
             self.known.update(delivery.inputs.delivered)
 
     def ended(self) -> None:
-        """The last program has ended, and `known` is up to date."""
+        """The last program has ended. What is there now is `known` as soon as somebody has looked."""
         delivery, self._last = self._last, None
         if delivery is not None:
             delivery.withdraw()

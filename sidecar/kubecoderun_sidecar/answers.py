@@ -249,7 +249,7 @@ class RunResult:
     """How a run ended. `started_at` is None when it never started (cancelled before).
 
     `files`: all that the object store has. `skipped`: the first MAX_SKIPPED that it has not;
-    `skipped_count`: how many there are.
+    `skipped_count`: how many there are. `deleted`: paths of inputs that the program removed.
 
     `stored`: result.json holds this object with all kept output, and the streams here are previews.
     `store_error`: it should have been stored and could not. `detail`: the sidecar's own words on a
@@ -272,6 +272,7 @@ class RunResult:
     skipped_count: int = 0
     store_error: str | None = None
     detail: str | None = None
+    deleted: tuple[str, ...] = field(default=(), repr=False)
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -293,6 +294,8 @@ class RunResult:
             wire["storeError"] = self.store_error
         if self.detail is not None:
             wire["detail"] = self.detail
+        if self.deleted:
+            wire["deleted"] = list(self.deleted)
         return wire
 
     def to_json(self) -> bytes:
@@ -322,6 +325,7 @@ class RunResult:
             fields.optional_integer("skippedCount", 0, _MAX_INT) or 0,
             fields.optional_text("storeError", max_bytes=1024),
             fields.optional_text("detail", max_bytes=1024),
+            fields.texts("deleted", max_items=MAX_FILES),
         )
 
 

@@ -64,6 +64,7 @@ def assemble(ending: Ending, kept: KeptOutput, files: list[OutputFile], listing:
         files=tuple(files),
         skipped=tuple(listing.skipped) if listing is not None else (),
         skipped_count=listing.skipped_count if listing is not None else 0,
+        deleted=tuple(listing.deleted) if listing is not None else (),
         detail=ending.detail,
     )
 

@@ -17,6 +17,7 @@ from kubecoderun_sidecar.protocol import InputFile, Limits
 
 _MAX_COUNT = 2**63 - 1
 _MAX_PATH_BYTES = 2048
+_MAX_DELETED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Listing:
         self.files: list[ListedFile] = []
         self.skipped: list[SkippedFile] = []
         self.skipped_count = 0
+        self.deleted: list[str] = []
+        """Inputs of this run that the program removed."""
 
     @property
     def wanted(self) -> bool:
@@ -76,6 +79,10 @@ class Listing:
             path = one.text("path", max_bytes=_MAX_PATH_BYTES)
             self.skip(path, cast(SkipReason, one.choice("reason", SKIP_REASONS)))
         self.skipped_count = min(_MAX_COUNT, self.skipped_count + count - len(named))
+        gone = set(fields.texts("deleted", max_items=_MAX_DELETED)).difference(
+            file.path for file in self.files
+        )
+        self.deleted = [path for path, file in self._inputs.items() if path in gone and not file.read_only]
 
     def skip(self, path: str, reason: SkipReason) -> None:
         """Note a file that is not collected."""

@@ -38,7 +38,7 @@ def test_an_error_of_a_tool_that_is_not_caught(results: dict[str, Result]) -> No
     result = results["uncaught"]
     assert result["thrown"]
     assert "out of order" in result["message"]
-    assert "exit code 1" in result["message"]
+    assert "exited with code 1" in result["message"]
 
 
 def test_files_come_back(results: dict[str, Result]) -> None:

@@ -228,6 +228,18 @@ async def test_a_workspace_belongs_to_tenant_and_user_as_its_runs_do() -> None:
         assert [one["metadata"]["labels"] for one in free] == [{}]
 
 
+async def test_replicas_with_the_same_key_find_the_same_workspace() -> None:
+    async with running(name_key="n1") as system:
+        Operator(system)
+        first = await system.exec(runtime_session_hint=HINT)
+        async with beside(system, name_key="n1") as second:
+            assert (await second.exec(runtime_session_hint=HINT)).json["runtime_status"] == "reused"
+        async with beside(system, name_key="n2") as stranger:
+            other = await stranger.exec(runtime_session_hint=HINT)
+        assert other.json["runtime_status"] == "new"
+        assert other.json["runtime_session_id"] != first.json["runtime_session_id"]
+
+
 async def test_deleting_a_user_deletes_the_workspaces() -> None:
     async with running() as system:
         system.keys_file.write_text(f"{A} tenant=acme role=admin\n")

@@ -90,8 +90,8 @@ async def test_the_pool_makes_another_pod_and_the_workspace_keeps_its_own() -> N
         on.pool(replicas=1)
         workspace = on.workspace()
         await active(on, workspace)
+        await on.until(lambda: len(on.pods("assigned")) == 1, "the pod is the workspace's")
         await on.ready(1)
-        assert len(on.pods("assigned")) == 1
         on.edit_pool(replicas=0)
         await on.until(lambda: not on.ready_pods(), "no warm pod")
         assert (await on.ended(on.run_in("mine", "print:1")))["phase"] == "Succeeded"

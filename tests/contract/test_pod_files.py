@@ -71,6 +71,14 @@ print(sorted(os.listdir("in")), os.path.basename(__file__))
         assert (result.skipped, result.skipped_count, result.detail) == ((), 0, None)
 
 
+async def test_inputs_that_the_program_removed(tmp_path: Path) -> None:
+    code = "import os; os.remove('in/a.txt'); os.rename('in/b.txt', 'c.txt')"
+    async with fake_store() as store, pod(tmp_path) as (_sidecar, client, _runner):
+        result = await run(store, client, code, put(store, a=b"1", b=b"2", d=b"3"))
+        assert result.deleted == ("in/a.txt", "in/b.txt")
+        assert came_back(store, result) == {"c.txt": b"2"}
+
+
 async def test_an_input_may_be_called_like_the_source(tmp_path: Path) -> None:
     async with fake_store() as store, pod(tmp_path) as (_sidecar, client, _runner):
         store.objects["x"] = b"mine"

@@ -146,6 +146,20 @@ async def test_files_that_are_there_are_not_fetched_again(tmp_path: Path) -> Non
         assert (back.stdout.text, back.files) == ("v1\n", ()), "the version before was asked for by its id"
 
 
+async def test_a_file_that_a_run_removed_stays_so_and_is_told_once(tmp_path: Path) -> None:
+    async with fake_store() as store, pod(tmp_path) as (_sidecar, client, _runner):
+        await reserve(client)
+        store.objects["in-1"] = b"v1"
+        inputs = (InputFile("in", store.url("in-1"), 2),)
+        first = await execute(client, "open('made', 'w').write('x')", "r1", store, inputs=inputs)
+        assert first.deleted == ()
+        code = "import os; os.remove('in'); os.remove('made')"
+        second = await execute(client, code, "r2", store, inputs=inputs)
+        assert second.deleted == ("in",), "only what the call named"
+        third = await execute(client, "import os; print(os.path.exists('in'))", "r3", store, inputs=inputs)
+        assert (third.stdout.text, third.deleted) == ("False\n", ())
+
+
 async def test_a_delivery_that_fails_costs_its_run_only(tmp_path: Path) -> None:
     async with fake_store() as store, pod(tmp_path, scratch="1m") as (_sidecar, client, _runner):
         await reserve(client)

@@ -12,10 +12,10 @@ from e2e.frontend import Answer, FrontEnd
 from e2e.kube import Kube, Object
 from e2e.pools import ended, fresh_name, session_manifest
 from e2e.store import ObjectStore, object_store
+from e2e.uploading import upload
 from e2e.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("full_pool")]
-BOUNDARY = "----kubecoderun"
 Create = Callable[[Object], str]
 
 
@@ -23,16 +23,6 @@ Create = Callable[[Object], str]
 def store(kube: Kube) -> Iterator[ObjectStore]:
     with object_store(kube) as found:
         yield found
-
-
-def upload(front_end: FrontEnd, name: str, content: bytes) -> dict[str, str]:
-    """Upload one file; a reference to it as LibreChat writes it."""
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
-    body = head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
-    headers = front_end.headers(Content_Type=f"multipart/form-data; boundary={BOUNDARY}")
-    answer = front_end.call("POST", "/v1/upload", body, headers)
-    assert (answer.status, answer.parsed.get("message")) == (200, "success"), answer.body
-    return {"id": answer["files"][0]["fileId"], "session_id": answer["session_id"], "name": name}
 
 
 def download(front_end: FrontEnd, session: str, file: str) -> Answer:
@@ -65,6 +55,17 @@ def test_a_file_on_its_way_through_two_programs(front_end: FrontEnd, kube: Kube)
     status = kube.session(first.session)["status"]
     assert (status["phase"], status["fileCount"]) == ("Succeeded", 2)
     assert kube.session(reference["session_id"])["status"]["phase"] == "Held"
+
+
+def test_inputs_that_a_program_removed_are_told(front_end: FrontEnd, kube: Kube) -> None:
+    inputs = [upload(front_end, name, b"1") for name in ("gone.txt", "moved.txt", "kept.txt")]
+    answer = front_end.exec(
+        "import os; os.remove('gone.txt'); os.rename('moved.txt', 'new.txt')", files=inputs
+    )
+    assert answer["deleted_files"] == ["gone.txt", "moved.txt"]
+    assert set(made(answer)) == {"new.txt"}
+    assert kube.session(answer.session)["status"]["deletedFiles"] == ["gone.txt", "moved.txt"]
+    assert download(front_end, inputs[0]["session_id"], inputs[0]["id"]).body == b"1", "others may need it"
 
 
 def test_files_of_a_program_that_failed_are_kept(front_end: FrontEnd) -> None:

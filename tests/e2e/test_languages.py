@@ -10,7 +10,8 @@ from e2e.deployment import POOLS
 from e2e.frontend import FrontEnd
 from e2e.kube import Kube, Object
 from e2e.pools import ended, fresh_name, session_manifest
-from e2e.test_files import download, upload
+from e2e.test_files import download
+from e2e.uploading import upload
 from languages.cases import CASES, LANGUAGES, Case, check, program
 
 pytestmark = pytest.mark.cluster

@@ -1,6 +1,7 @@
 """A program that loses its pod, or a part of it, from outside: session, caller and whoever looks at the pool
 are told, soon and definitely. How soon is measured by `make bench` (`lost_*`)."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +16,8 @@ from e2e.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 PROGRAM = "import time\nprint('so far', flush=True)\ntime.sleep(240)"
+COMMITTED_SECONDS = 3.0
+"""After the call the front end has sent a heartbeat, so that whatever comes is a 200 with text."""
 
 
 @pytest.mark.parametrize("reason", ["PodLost", "SidecarLost", "RuntimeLost"])
@@ -27,12 +30,14 @@ def test_a_lost_run_is_told(front_end: FrontEnd, kube: Kube, full_pool: str, rea
             pytest.skip(str(missing))
     before = {session["metadata"]["name"] for session in kube.items(SESSIONS)}
     with ThreadPoolExecutor(1) as thread:
+        began = time.monotonic()
         call = thread.submit(front_end.exec, PROGRAM, timeout=250_000)
         name = eventually(
             lambda: next(iter({each["metadata"]["name"] for each in kube.items(SESSIONS)} - before), None),
             "the call's session appears",
         )
         pod = running(kube, name)["status"]["pod"]["name"]
+        time.sleep(max(0.0, began + COMMITTED_SECONDS - time.monotonic()))
         strikes(kube, node)[reason](pod)
         answer = call.result(timeout=120)
     status = ended(kube, name)["status"]

@@ -82,9 +82,9 @@ def test_the_standby_takes_over_during_a_run(
     kube.apply(session_manifest(name, full_pool, code, timeoutSeconds=120))
     pod = running(kube, name)["status"]["pod"]
     before = leader(kube)
-    standby = {found["metadata"]["name"] for found in pods_of(kube, OPERATOR)} - {before}
     assert kill_leader(kube, grace) == before
-    eventually(lambda: leader(kube) in standby, "the standby leads")
+    # Not always the one that stood by: the leader's successor may be there before the Lease runs out.
+    eventually(lambda: leader(kube) not in ("", before), "another one leads")
     # It works, and not only because the other one had begun: a call from now on is answered as well.
     eventually(lambda: answers(front_end), "the service answers again")
     status = ended(kube, name)["status"]

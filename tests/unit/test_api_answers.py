@@ -191,6 +191,11 @@ def test_files_are_in_the_answer_however_the_program_ended() -> None:
     ]
 
 
+def test_inputs_that_the_program_removed_are_told() -> None:
+    assert answer("Succeeded", result(), deletedFiles=["in/a.csv"]).body["deleted_files"] == ["in/a.csv"]
+    assert "deleted_files" not in answer("Succeeded", result()).body
+
+
 def test_files_that_were_not_kept_are_the_last_line_of_stderr() -> None:
     skipped = {"skippedFiles": [{"path": "a", "reason": "total"}], "skippedFileCount": 1}
     made = answer("TimeLimit", result(stderr="trace"), **skipped).body

@@ -1,5 +1,6 @@
 """Files that runs leave, on their way into the status."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def test_new_and_changed_files() -> None:
 def test_a_new_file_with_the_name_of_an_input_is_not_said_to_come_from_it() -> None:
     (kept,) = reported(output(1, "data.csv")).kept
     assert "modifiedFrom" not in kept
+
+
+def test_inputs_that_the_program_removed() -> None:
+    found = replace(result(output(1)), deleted=("data.csv", "unheard of"))
+    made = report(found, SESSION, INPUTS).status()
+    SessionStatus.model_validate(made)
+    assert made["deletedFiles"] == ["data.csv"]
+    assert RunResult.parse(found.to_json()) == found
 
 
 def test_no_files() -> None:

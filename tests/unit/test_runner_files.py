@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -180,6 +181,58 @@ def test_a_changed_input_comes_back(tmp_path: Path, folder: int, how: str) -> No
             path.rename(tmp_path / "c")
     expected = ["c"] if how == "moved" else ["a"]
     assert names(find(folder, inputs=taken.inputs.delivered)) == expected
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "link", "folder", "pipe", "its folder is a link"])
+def test_an_input_that_is_no_more_is_told(tmp_path: Path, folder: int, how: str) -> None:
+    taken = deliver(folder, [("in/a", b"1"), ("in/.hidden/b", b"2"), ("c", b"3")])
+    path = tmp_path / "in" / "a"
+    if how == "moved":
+        path.rename(tmp_path / "d")
+    elif how == "its folder is a link":
+        (tmp_path / "in").rename(tmp_path / "other")
+        (tmp_path / "in").symlink_to("other")
+    else:
+        path.unlink()
+    match how:
+        case "link":
+            path.symlink_to("/etc/hostname")
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+    gone = ["in/.hidden/b", "in/a"] if how == "its folder is a link" else ["in/a"]
+    assert find(folder, inputs=taken.inputs.delivered).deleted == gone
+
+
+def test_an_input_is_not_called_deleted_for_other_reasons(tmp_path: Path, folder: int) -> None:
+    """Changed, too large to come back, in a folder that is not looked into, or beyond the last entry."""
+    taken = deliver(folder, [("a", b"1"), ("b", b"1"), (".cache/c", b"1"), ("d", b"1")])
+    (tmp_path / "a").write_bytes(b"changed")
+    (tmp_path / "b").write_bytes(b"x" * 100)
+    found = find(folder, FileLimits(64, 50, 1 << 20), taken.inputs.delivered)
+    assert (names(found), found.skipped, found.deleted) == (["a"], [("b", "size")], [])
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").write_bytes(b"again")
+    assert find(folder, inputs=taken.inputs.delivered).deleted == []
+
+
+def test_a_read_only_input_is_never_called_deleted(tmp_path: Path, folder: int) -> None:
+    taken = deliver(folder, [("a", b"1")], read_only=True)
+    (tmp_path / "a").unlink()
+    assert find(folder, inputs=taken.inputs.delivered).deleted == []
+
+
+def test_deleted_inputs_that_one_frame_cannot_name_are_left_out(tmp_path: Path, folder: int) -> None:
+    files = [(f"{number:03}{'ü' * 120}", b"") for number in range(256)]
+    taken = deliver(folder, files)
+    for path, _ in files:
+        (tmp_path / path).unlink()
+    sent: list[bytes] = []
+    Collection(folder).announce(b"X....", "main.py", taken.inputs.delivered, LIMITS, sent.append)
+    told = json.loads(sent[-1][sent[-1].rindex(b"Z") + frames.HEADER_BYTES :])["deleted"]
+    assert told == [path for path, _ in files][: len(told)]
+    assert 40 < len(told) < 256
 
 
 def test_reading_an_input_does_not_change_it(tmp_path: Path, folder: int) -> None:

@@ -87,6 +87,14 @@ def test_an_honest_list_is_taken_as_it_is(paths: list[str]) -> None:
     assert (listing.skipped_count, len(listing.skipped)) == (7, 1)
 
 
+def test_only_inputs_of_this_run_that_may_change_can_have_been_deleted() -> None:
+    listing = Listing(LIMITS, (*INPUTS, InputFile("changed", "u", 1)))
+    listing.add(payload({"path": "changed", "bytes": 1}))
+    deleted = ["changed", "in", "in", "in-ro", "other", "../x"]
+    listing.finish(payload({"skipped": [], "skippedCount": 0, "deleted": deleted}))
+    assert listing.deleted == ["in"]
+
+
 def test_a_bad_path_keeps_the_places_of_the_others() -> None:
     listing = Listing(LIMITS, INPUTS)
     for path in ("a\x00", "b", "in"):

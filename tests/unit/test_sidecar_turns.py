@@ -56,8 +56,10 @@ def test_messages_of_both_ages_are_understood() -> None:
     assert CancelRequest.parse(b"{}").run is None
     assert CancelRequest.parse(CancelRequest("u").to_json()).run == "u"
     older = b'{"owner":{"kind":"session","uid":"w"},"epoch":1,"run":"running","runtime":"warm"}'
-    assert StateAnswer.parse(older) == StateAnswer(Owner("session", "w"), 1, "running", "warm")
+    seen = StateAnswer.parse(older)
+    assert (seen.owner, seen.run, seen.protocol) == (Owner("session", "w"), "running", "1.0")
+    assert (seen.session, seen.reserved, seen.started) == (None, False, 0)
     state = StateAnswer(
-        Owner("session", "w"), 1, "running", "warm", SessionRef("ns", "r", "u"), reserved=True
+        Owner("session", "w"), 1, "running", "warm", session=SessionRef("ns", "r", "u"), reserved=True
     )
     assert StateAnswer.parse(state.to_json()) == state
