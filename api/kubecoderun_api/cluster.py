@@ -154,7 +154,9 @@ class Cluster:
             query += f"&labelSelector={quote(selector, safe='')}"
         if page:
             query += f"&continue={quote(page, safe='')}"
-        return await self._call("GET", plural + query, accept=accept)
+        answer = await self._call("GET", plural + query, accept=accept)
+        # An empty list of metadata comes as null.
+        return answer | {"items": answer.get("items") or []}
 
     @asynccontextmanager
     async def watch(

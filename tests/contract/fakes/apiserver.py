@@ -200,7 +200,9 @@ class ApiServer:
         if "PartialObjectMetadataList" in request.headers.get("Accept", ""):
             page = [{"metadata": entry["metadata"]} for entry in page]
         meta = {"resourceVersion": str(self.store.version), "continue": more}
-        return {"kind": "List", "apiVersion": "v1", "metadata": meta, "items": page}
+        # Of an empty list the real one says null where only metadata is wanted.
+        found = page or (None if "PartialObjectMetadataList" in request.headers.get("Accept", "") else [])
+        return {"kind": "List", "apiVersion": "v1", "metadata": meta, "items": found}
 
     async def _watch(self, request: web.Request, resource: str, namespace: str) -> web.StreamResponse:
         collection = self.store.collections[resource]

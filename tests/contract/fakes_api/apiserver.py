@@ -177,7 +177,10 @@ class FakeApiServer:
             return await self._watch(request, plural, selector)
         self.requests[f"list {plural}"] += 1
         items = [o for (p, _), o in self.objects.items() if p == plural and _matches(o, selector)]
-        return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": items})
+        only_metadata = "PartialObjectMetadataList" in request.headers.get("Accept", "")
+        # as the real one does it
+        found = None if only_metadata and not items else items
+        return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": found})
 
     async def _watch(self, request: web.Request, plural: str, selector: str) -> web.StreamResponse:
         if self.watch_statuses and plural == names.SESSION_PLURAL:
