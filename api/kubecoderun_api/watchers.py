@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kubecoderun_api import answers, log, progress
+from kubecoderun_api import answers, log, progress, workspaces
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
@@ -138,7 +138,9 @@ class Watchers:
         answer = answers.from_status(
             name, status, stored=stored, retry_after_seconds=self._retry_after_seconds
         )
-        return answer, stored
+        workspace = session["spec"]["request"].get("workspaceRef") or {}
+        runtime = workspaces.runtime_id(workspace.get("name") or "")
+        return answer if runtime is None else answers.in_runtime_session(answer, runtime, status), stored
 
     async def _end(self, session: Json, told: Progress) -> AsyncIterator[bytes]:
         answer, stored = await self._answer(session)

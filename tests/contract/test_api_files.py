@@ -274,6 +274,7 @@ async def test_a_download_has_the_headers_that_clients_rely_on() -> None:
             "cache-control": "private, no-cache",
             "x-content-type-options": "nosniff",
             "connection": "close",
+            "x-codeapi-execution-profile": "default",
         }
         head = await get(system, f"/download/{S}/{F}", "HEAD")
         assert head.headers.pop("date")
