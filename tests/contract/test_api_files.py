@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -502,18 +503,16 @@ def in_hours(hours: float) -> str:
 
 @pytest.mark.parametrize("path", [f"/files/{S}?detail=summary", f"/sessions/{S}/objects/{F}"])
 @pytest.mark.parametrize(
-    ("resource", "moved"),
-    [
-        (held(S, ENTRY, expiresAt=in_hours(8.9)), True),
-        (held(S, ENTRY, expiresAt=in_hours(9.1)), False),
-        (held(S, ENTRY, expiresAt=in_hours(20)), False),
-        (ran(S, ENTRY), True),
-    ],
+    ("make", "hours", "moved"),
+    [(held, 8.9, True), (held, 9.1, False), (held, 20, False), (ran, None, True)],
     ids=["due", "recent", "later", "run"],
 )
-async def test_a_session_that_is_told_about_lives_on(path: str, resource: Json, moved: bool) -> None:
+async def test_a_session_that_is_told_about_lives_on(
+    path: str, make: Callable[..., Json], hours: float | None, moved: bool
+) -> None:
+    ends = {} if hours is None else {"expiresAt": in_hours(hours)}
     async with running(files_ttl_seconds=36_000) as system:
-        put(system, json.loads(json.dumps(resource)))
+        put(system, make(S, ENTRY, **ends))
         assert (await get(system, path)).status == 200
         await system.api.until(lambda: not system.services.chores._tasks)
         assert system.api.requests[f"patch {SESSIONS}"] == int(moved)
