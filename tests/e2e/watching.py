@@ -22,6 +22,31 @@ judged."""
 Handler = Callable[[dict[str, Any], bool, float], None]
 
 
+class SeenTime:
+    """A clock that stands still while the cluster cannot be seen: without an API server nobody can keep a
+    promise about time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._missed = 0.0
+        self._stopped_at: float | None = None
+
+    def now(self) -> float:
+        """Seconds."""
+        return (self._clock() if self._stopped_at is None else self._stopped_at) - self._missed
+
+    def stop(self) -> None:
+        """From now on; again is fine."""
+        if self._stopped_at is None:
+            self._stopped_at = self._clock()
+
+    def go_on(self) -> None:
+        """Where it stood; again is fine."""
+        if self._stopped_at is not None:
+            self._missed += self._clock() - self._stopped_at
+            self._stopped_at = None
+
+
 class InvariantWatcher:
     """Watches pods, sessions and pools of the execution namespace in the background."""
 
@@ -31,6 +56,9 @@ class InvariantWatcher:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._blind: list[str] = []
+        self._clock = SeenTime()
+        self._broken: set[str] = set()
+        """Kinds that cannot be seen right now."""
         # Pools first: a pod is judged by the pool and the session it belongs to.
         kinds = (
             (POOLS, self._invariants.pool),
@@ -58,7 +86,7 @@ class InvariantWatcher:
             time.sleep(1.0)
         self._stopped.set()
         with self._lock:
-            self._invariants.tick(time.monotonic())
+            self._invariants.tick(self._clock.now())
             self._invariants.finish()
             return [*self._invariants.broken, *self._blind]
 
@@ -75,7 +103,7 @@ class InvariantWatcher:
     def _tick(self) -> None:
         while not self._stopped.wait(1.0):
             with self._lock:
-                self._invariants.tick(time.monotonic())
+                self._invariants.tick(self._clock.now())
 
     def _list(self, path: str, handler: Handler) -> str:
         listed = self._kube.request("GET", path)
@@ -94,7 +122,7 @@ class InvariantWatcher:
         else:
             self._known[path][uid] = thing
         with self._lock:
-            handler(thing, deleted, time.monotonic())
+            handler(thing, deleted, self._clock.now())
 
     def _follow(self, path: str, handler: Handler, version: str) -> None:
         """Watch until stopped. A watch that ends is continued; one that fails starts again from a list."""
@@ -103,6 +131,8 @@ class InvariantWatcher:
             try:
                 if failed:
                     version, failed = self._list(path, handler), False
+                    self._sees(path)
+                    last_answer = time.monotonic()
                 for kind, thing in self._kube.watch(path, version, WATCH_SECONDS):
                     version = thing["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
@@ -110,7 +140,22 @@ class InvariantWatcher:
                 last_answer = time.monotonic()
             except (KubeError, urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as failure:
                 failed = True
+                self._misses(path)
                 if time.monotonic() - last_answer > BLIND_SECONDS + WATCH_SECONDS:
                     self._blind.append(f"the watcher of {path} could not see the cluster: {failure}")
                     return
                 self._stopped.wait(0.5)
+
+    def _misses(self, path: str) -> None:
+        """A kind cannot be seen any more."""
+        with self._lock:
+            self._broken.add(path)
+            self._clock.stop()
+
+    def _sees(self, path: str) -> None:
+        """A kind can be seen again, as it is now: what came in between, and in which order, nobody knows."""
+        with self._lock:
+            self._broken.discard(path)
+            if not self._broken:
+                self._clock.go_on()
+                self._invariants.skip()

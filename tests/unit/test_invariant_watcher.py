@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from e2e.invariants import Invariants
+from e2e.watching import SeenTime
 
 Object = dict[str, Any]
 
@@ -166,6 +167,31 @@ def test_i3_scaling_down_is_no_creation(seen: Invariants) -> None:
     seen.pool(pool(replicas=0), False, 31.0)
     seen.pod(pod("p1", "retiring"), False, 50.0)
     assert broken(seen, 55.0) == ""
+
+
+def test_i3_is_not_judged_where_the_order_is_unknown(seen: Invariants) -> None:
+    for number in range(5):
+        seen.pod(pod(f"p{number}"), False, 1.0)
+    seen.skip()
+    assert broken(seen) == ""
+    seen.pod(pod("p9"), False, 1001.0)
+    assert "I3" in broken(seen, 2000.0)
+
+
+def test_time_in_which_nothing_can_be_seen_does_not_count() -> None:
+    real = [100.0]
+    clock = SeenTime(lambda: real[0])
+    real[0] = 110.0
+    assert clock.now() == 110.0
+    clock.stop()
+    real[0] = 150.0
+    clock.stop()
+    assert clock.now() == 110.0
+    clock.go_on()
+    clock.go_on()
+    assert clock.now() == 110.0
+    real[0] = 151.0
+    assert clock.now() == 111.0
 
 
 def test_i4_a_pod_outlives_its_session(seen: Invariants) -> None:
