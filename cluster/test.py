@@ -214,7 +214,7 @@ def stages(run: Run, background: Background) -> None:
     deployed = run.stage("deployment", str(SCRIPTS / "deploy.sh"), minutes=10, needs=cluster)
     if venv.passed:
         command = (*WITH_ENV, *pytest("cluster", "-m", "cluster", *NEED_CLUSTER))
-        run.stage("tests on the cluster", *command, minutes=40, needs=deployed)
+        run.stage("tests on the cluster", *command, minutes=50, needs=deployed)
 
 
 if __name__ == "__main__":
