@@ -13,7 +13,7 @@ from e2e.frontend import Answer, FrontEnd
 from e2e.kube import Kube
 from e2e.pools import ended, wait_at_target
 from e2e.waiting import eventually
-from e2e.workloads import kill, wait_replaced
+from e2e.workloads import OPERATOR, kill, leader, pods_of, wait_replaced
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("pool")]
 PATH = "/v1/exec/programmatic"
@@ -217,6 +217,8 @@ def test_a_program_nobody_continues_is_ended(front_end: FrontEnd, kube: Kube, fu
     kube.kubectl("-n", "kubecoderun-system", "set", "env", deployment, "KCR_TOOL_WAIT_SECONDS=3")
     try:
         kube.kubectl("-n", "kubecoderun-system", "rollout", "status", deployment, "--timeout=120s")
+        # The old leader may still be on its way out, and take what comes until it has been told.
+        eventually(lambda: leader(kube) in with_setting(kube), "one with the setting leads")
         wait_at_target(kube, full_pool)
         program = Program(front_end, "print('x', flush=True)\nawait add(a=1, b=1)")
         status = ended(kube, program.answer.session)["status"]
@@ -228,3 +230,12 @@ def test_a_program_nobody_continues_is_ended(front_end: FrontEnd, kube: Kube, fu
         kube.kubectl("-n", "kubecoderun-system", "set", "env", deployment, "KCR_TOOL_WAIT_SECONDS-")
         kube.kubectl("-n", "kubecoderun-system", "rollout", "status", deployment, "--timeout=120s")
     wait_at_target(kube, full_pool)
+
+
+def with_setting(kube: Kube) -> set[str]:
+    """Pods of operators that have KCR_TOOL_WAIT_SECONDS."""
+    return {
+        pod["metadata"]["name"]
+        for pod in pods_of(kube, OPERATOR)
+        if any(each["name"] == "KCR_TOOL_WAIT_SECONDS" for each in pod["spec"]["containers"][0]["env"])
+    }
