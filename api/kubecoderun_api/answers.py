@@ -8,7 +8,7 @@ becomes a 200 with text once the status line is out.
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kubecoderun_api import session_files, wire
@@ -97,6 +97,15 @@ _FAULTS: Final[dict[str, _Fault]] = {
         503, "code_unavailable", "The program could not be fetched by the sandbox."
     ),
     Reason.STORE_UNAVAILABLE: _Fault(503, "store_unavailable", "The object store did not answer."),
+    Reason.WORKSPACE_BUSY: _Fault(
+        409, "runtime_session_busy", "Other runs of this session have not ended: try again later."
+    ),
+    Reason.WORKSPACE_ENDED: _Fault(
+        503, "runtime_session_ended", "The session's sandbox ended before the program was started."
+    ),
+    Reason.WORKSPACE_NOT_FOUND: _Fault(
+        503, "runtime_session_ended", "The session's sandbox was removed before the program was started."
+    ),
     Reason.OPERATOR_ERROR: _Fault(500, "internal_error", "The run failed for an internal reason."),
 }
 _BUSY: Final[dict[str, str]] = {
@@ -215,6 +224,15 @@ def known_beginning(
     if stored and (name == "stdout" or not (stored.get(name) or {}).get("truncated")):
         return _stored_bytes(stored, name), total
     return (_bytes(result, name) if name == "stdout" else b""), total
+
+
+def in_runtime_session(answer: Answer, id: str, status: Mapping[str, Any]) -> Answer:
+    """The answer with what is known of the runtime session that the program ran in."""
+    number = (status.get("workspaceRun") or {}).get("number")
+    if answer.status != 200 or number is None:
+        return answer
+    told = {"runtime_session_id": id, "runtime_status": "new" if number == 1 else "reused"}
+    return replace(answer, body={**answer.body, **told})
 
 
 def _has_result(result: Mapping[str, Any]) -> bool:

@@ -86,7 +86,7 @@ def create_app(
             *_DOCS,
         )
     )
-    return FrontDoor(inner, services.policy, services.metrics, routes), services
+    return FrontDoor(inner, services.policy, services.metrics, routes, stateful=settings.stateful), services
 
 
 async def _no_such_thing(_: Request, error: Exception) -> Response:

@@ -23,7 +23,15 @@ from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
 HEADER: Final = "idempotency-key"
 _MAX_LENGTH: Final = 255
 _NEVER_RAN: Final = frozenset(
-    {Reason.POOL_EMPTY, Reason.WAIT_EXPIRED, Reason.CODE_UNAVAILABLE, Reason.INPUT_UNAVAILABLE}
+    {
+        Reason.POOL_EMPTY,
+        Reason.WAIT_EXPIRED,
+        Reason.CODE_UNAVAILABLE,
+        Reason.INPUT_UNAVAILABLE,
+        Reason.WORKSPACE_BUSY,
+        Reason.WORKSPACE_ENDED,
+        Reason.WORKSPACE_NOT_FOUND,
+    }
 )
 """Ends without a run, after which the same request may try again."""
 
@@ -55,6 +63,8 @@ def claim(
         call.timeout_seconds,
         [[one.path, one.id, one.session] for one in files],
     ]
+    if call.hint is not None:
+        asked.append(call.hint)
     return Claim(
         session=names.session_name_from(_keyed(secret, "name", scope)),
         fingerprint=_keyed(secret, "request", asked).hex()[:40],

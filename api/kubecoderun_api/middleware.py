@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kubecoderun_api import log
 from kubecoderun_api.connection import CLOSE, JSON_TYPE, BrokenOff, Exchange, HangUpPolicy
 from kubecoderun_api.metrics import Metrics
+from kubecoderun_api.profiles import HEADER, Profile, Refusal, expected
 
 _SLASHES: Final = re.compile(r"/{2,}")
 CONTEXT: Final = "kubecoderun"
@@ -47,13 +48,25 @@ class RequestContext:
         """When the request's headers had been read, in the event loop's time."""
         self.exchange = Exchange()
         self.facts: dict[str, Any] = {}
+        self.profile: Profile | None = None
+        """The profile that the client asserts, or that its run has."""
 
 
 class FrontDoor:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, policy: HangUpPolicy, metrics: Metrics, routes: frozenset[str]) -> None:
-        """`routes` are the paths that get their own metric label, with names in braces for what varies."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        policy: HangUpPolicy,
+        metrics: Metrics,
+        routes: frozenset[str],
+        *,
+        stateful: bool = True,
+    ) -> None:
+        """`routes` are the paths that get their own metric label, with names in braces for what varies.
+        `stateful`: whether that profile is served."""
+        self._stateful = stateful
         self.app = app
         """What is behind the door."""
         self._policy = policy
@@ -76,13 +89,20 @@ class FrontDoor:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+                more = [(HEADER, str(context.profile or Profile.DEFAULT).encode())]
                 if self._policy.closes(path, status):
-                    message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+                    more.append(CLOSE)
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
             elif not message.get("more_body", False):
                 complete = True
             await send(message)
 
+        found = expected(scope["headers"], stateful=self._stateful)
         try:
+            if isinstance(found, Refusal):
+                await _send_json(send_outward, found.status, found.body)
+                return
+            context.profile = found
             await self.app(inner, receive, send_outward)
         except BrokenOff:
             raise  # the server closes the connection, so that the client sees a broken answer
@@ -130,9 +150,12 @@ _QUIET: Final = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
 
 
 async def _send_internal_error(send: Send) -> None:
-    body = json.dumps(
-        {"error": "internal_error", "message": "The request failed for an internal reason."}
-    ).encode()
+    message = "The request failed for an internal reason."
+    await _send_json(send, 500, {"error": "internal_error", "message": message})
+
+
+async def _send_json(send: Send, status: int, answer: dict[str, Any]) -> None:
+    body = json.dumps(answer).encode()
     headers = [JSON_TYPE, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

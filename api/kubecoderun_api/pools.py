@@ -29,6 +29,8 @@ class Pool:
     max_timeout_seconds: int
     ttl_seconds: int
     """How long a session is kept after its end."""
+    workspaces: int = 0
+    """How many workspaces it may have at once."""
 
     def time_limit(self, requested: int | None) -> int:
         """The time limit a run gets, in seconds: what it asks for or the default, never above the maximum."""
@@ -37,6 +39,10 @@ class Pool:
     def longest_wait(self, requested: int | None) -> int:
         """Seconds after which a run of this pool must have ended, by the pool's own rules."""
         return (self.wait_seconds if self.waits else 0) + self.time_limit(requested)
+
+    def longest_turn(self, requested: int | None) -> int:
+        """The same for a run in a workspace: it may wait for its turn as long as for a pod."""
+        return 2 * self.wait_seconds + self.time_limit(requested)
 
 
 def read_pool(resource: Json) -> Pool:
@@ -56,6 +62,7 @@ def read_pool(resource: Json) -> Pool:
         timeout_seconds=spec.session_defaults.timeout_seconds,
         max_timeout_seconds=spec.limits.max_timeout_seconds,
         ttl_seconds=spec.session_defaults.ttl_seconds_after_finished,
+        workspaces=spec.workspaces.max_,
     )
 
 
@@ -64,6 +71,16 @@ def choose(pools: Iterable[Pool], language: str) -> Pool | None:
     return min(
         (pool for pool in pools if language in pool.languages),
         key=lambda pool: (not pool.available, pool.name),
+        default=None,
+    )
+
+
+def choose_for_workspace(pools: Iterable[Pool], language: str) -> Pool | None:
+    """The pool for the workspaces of a language, always the same one: of those that offer workspaces the one
+    with most languages, so that several languages find the same files; the first by name of equal ones."""
+    return min(
+        (pool for pool in pools if language in pool.languages and pool.workspaces),
+        key=lambda pool: (-len(pool.languages), pool.name),
         default=None,
     )
 
@@ -113,6 +130,10 @@ class PoolBook:
     def choose(self, language: str) -> Pool | None:
         """See `choose`."""
         return choose(self._pools.values(), language)
+
+    def choose_for_workspace(self, language: str) -> Pool | None:
+        """See `choose_for_workspace`."""
+        return choose_for_workspace(self._pools.values(), language)
 
     def named(self, name: str) -> Pool | None:
         """The pool of that name."""

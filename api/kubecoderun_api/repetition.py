@@ -13,6 +13,7 @@ from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NAME_TAKEN
 from kubecoderun_api.waiters import NoResult
 from kubecoderun_api.watching import backoff
+from kubecoderun_api.workspaces import Place
 
 Json = dict[str, Any]
 _LONGEST_LOOK: Final = 5
@@ -26,8 +27,10 @@ async def once(
     first: Callable[[], Awaitable[Answer]],
     *,
     wait_seconds: float,
+    place: Place | None = None,
 ) -> Answer:
-    """The answer of `first`, which makes the session, or of the session that is there already."""
+    """The answer of `first`, which makes the session, or of the session that is there already. `place`: the
+    workspace in which it runs."""
     try:
         found = await services.sessions.read(claim.session, principal)
         if found is not None and idempotency.never_ran(found):
@@ -38,7 +41,7 @@ async def once(
             if answer.reason != NAME_TAKEN:
                 return answer
             found = await services.sessions.read(claim.session, principal)
-        return await _again(services, principal, claim, found, wait_seconds)
+        return await _again(services, principal, claim, found, wait_seconds, place)
     except NoResult as error:
         return answers.own_fault(error.name)
     except Exception as error:
@@ -47,7 +50,12 @@ async def once(
 
 
 async def _again(
-    services: Services, principal: Principal, claim: Claim, found: Json | None, wait_seconds: float
+    services: Services,
+    principal: Principal,
+    claim: Claim,
+    found: Json | None,
+    wait_seconds: float,
+    place: Place | None,
 ) -> Answer:
     if found is None:
         return answers.own_fault("SessionDeleted")
@@ -57,7 +65,7 @@ async def _again(
         status: Json = found["status"]
     else:
         status = await _end_of(services, principal, claim.session, wait_seconds)
-    answer = await runs.ended(services, claim.session, status)
+    answer = await runs.ended(services, claim.session, status, place)
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from kubecoderun_api import answers, log, references, wire
+from kubecoderun_api import answers, idempotency, log, references, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
@@ -14,6 +14,8 @@ from kubecoderun_api.references import Input, Reference
 from kubecoderun_api.services import Services
 from kubecoderun_api.transfer import StoreError
 from kubecoderun_api.waiters import NoResult
+from kubecoderun_api.workspaces import Place
+from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Reason
 
 Json = dict[str, Any]
@@ -46,7 +48,9 @@ async def run(
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer(services, principal, session, call, files, pool, pausing, fingerprint)
+        answer = await _answer_somewhere(
+            services, principal, session, call, files, pool, pausing, fingerprint
+        )
     except MissingInputs as error:
         answer = answers.not_run(session, references.complaint(error.missing))
     except NoResult as error:
@@ -75,7 +79,10 @@ async def submit(
     """Hand a program in as a new session of that name, which nobody waits for. Every failure is an answer."""
     try:
         inputs = await _inputs(services, principal, files)
-        request = await _request(services, session, call, inputs, pool)
+        place = place_of(services, principal, call, pool)
+        if place is not None:
+            await services.workspaces.ensure(place, principal)
+        request = await _request(services, session, call, inputs, pool, place)
         lifetime = timedelta(seconds=longest_wait(services, call, pool) + pool.ttl_seconds)
         await services.sessions.hold(session, request, principal, lifetime=lifetime, runs=True)
         answer = answers.accepted(session)
@@ -91,7 +98,7 @@ async def submit(
     return answer
 
 
-async def _answer(
+async def _answer_somewhere(
     services: Services,
     principal: Principal,
     session: str,
@@ -101,11 +108,46 @@ async def _answer(
     pausing: Pausing | None,
     fingerprint: str,
 ) -> Answer:
+    """In a pod of its own; or in the workspace of the hint, in a new one if that ends before its turn."""
+    place = place_of(services, principal, call, pool)
+    if place is None:
+        return await _answer(services, principal, session, call, files, pool, pausing, fingerprint)
+    for _ in range(workspaces.ATTEMPTS):
+        await services.workspaces.ensure(place, principal)
+        answer = await _answer(services, principal, session, call, files, pool, pausing, fingerprint, place)
+        if answer.reason not in workspaces.GONE:
+            break
+        session = await _another(services, principal, session, fingerprint)
+    return answer
+
+
+async def _another(services: Services, principal: Principal, session: str, fingerprint: str) -> str:
+    """The name for another attempt. One that follows from an idempotency key is free when its session is
+    gone, which has run nothing."""
+    if not fingerprint:
+        return names.session_name()
+    found = await services.sessions.read(session, principal)
+    if found is not None and idempotency.never_ran(found):
+        await services.sessions.forget(found)
+    return session
+
+
+async def _answer(
+    services: Services,
+    principal: Principal,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+    pausing: Pausing | None,
+    fingerprint: str,
+    place: Place | None = None,
+) -> Answer:
     inputs = await _inputs(services, principal, files)
     longest = longest_wait(services, call, pool)
     status = await services.sessions.execute(
         session,
-        await _request(services, session, call, inputs, pool),
+        await _request(services, session, call, inputs, pool, place),
         principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds)
         + (pausing.longest if pausing else timedelta()),
@@ -116,12 +158,18 @@ async def _answer(
     )
     if pausing is not None and "phase" not in status:
         return paused(status)
-    return await ended(services, session, status)
+    return await ended(services, session, status, place)
+
+
+def place_of(services: Services, principal: Principal, call: wire.ExecRequest, pool: Pool) -> Place | None:
+    """The workspace in which a call runs; None if it has a pod of its own."""
+    return None if call.hint is None else services.workspaces.place(pool.name, call.hint, principal)
 
 
 def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> float:
     """Seconds after which an answer is not waited for any more."""
-    return pool.longest_wait(call.timeout_seconds) + services.settings.wait_slack_seconds
+    wait = pool.longest_wait if call.hint is None else pool.longest_turn
+    return wait(call.timeout_seconds) + services.settings.wait_slack_seconds
 
 
 def paused(found: Json) -> Answer:
@@ -129,7 +177,7 @@ def paused(found: Json) -> Answer:
     return Answer(200, found, Reason.WAITING_FOR_TOOLS)
 
 
-async def ended(services: Services, session: str, status: Json) -> Answer:
+async def ended(services: Services, session: str, status: Json, place: Place | None = None) -> Answer:
     """The answer for a session that has ended."""
     stored = None
     if answers.wants_stored(status):
@@ -137,9 +185,10 @@ async def ended(services: Services, session: str, status: Json) -> Answer:
             stored = await services.store.get_result(session)
         except StoreError as error:
             log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
-    return answers.from_status(
+    answer = answers.from_status(
         session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
     )
+    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
 
 
 async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:
@@ -150,14 +199,23 @@ async def _inputs(services: Services, principal: Principal, files: Sequence[Refe
 
 
 async def _request(
-    services: Services, session: str, call: wire.ExecRequest, inputs: Sequence[Input], pool: Pool
+    services: Services,
+    session: str,
+    call: wire.ExecRequest,
+    inputs: Sequence[Input],
+    pool: Pool,
+    place: Place | None,
 ) -> Json:
     """The session's spec.request; programs that cannot stand in it are put into the store first."""
     request: Json = {"poolRef": {"name": pool.name}, "language": call.language}
+    if place is not None:
+        request["workspaceRef"] = {"name": place.name}
     if call.inline is not None:
         request["code"] = call.inline
     else:
-        request["codeRef"] = await services.store.put_code(session, call.take_code())
+        # In a workspace it may be needed again, for another one.
+        code = call.take_code() if place is None else call.code
+        request["codeRef"] = await services.store.put_code(session, code)
     if inputs:
         request["inputs"] = [one.as_request() for one in inputs]
     if call.args:

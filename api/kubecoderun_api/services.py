@@ -30,6 +30,7 @@ from kubecoderun_api.storage import Store
 from kubecoderun_api.uploads import Uploads
 from kubecoderun_api.watchers import Watchers
 from kubecoderun_api.watching import PoolSource, Watch
+from kubecoderun_api.workspaces import Workspaces
 from kubecoderun_crds import names
 from kubecoderun_crds.relay import key_of
 
@@ -97,6 +98,12 @@ class Services:
             leaving=lambda: self.draining or self.sessions.stopping,
         )
         self.removals = Removals(self.cluster, self.sessions, self.store)
+        self.workspaces = Workspaces(
+            self.cluster,
+            namespace=settings.namespace,
+            key=settings.naming_key(),
+            create_seconds=settings.create_seconds,
+        )
         self.pools = PoolBook()
         self.pool_watch = Watch(
             self.cluster,

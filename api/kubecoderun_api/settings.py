@@ -173,6 +173,18 @@ class Settings(BaseSettings):
         " KCR_ALL_TOOL_WAITS_SECONDS, or longer",
     )
 
+    # --- workspaces
+    stateful: bool = Field(
+        default=True,
+        description="whether runs with the same runtime_session_hint share a workspace; otherwise hints are"
+        " ignored, and clients that assert the profile stateful get 409",
+    )
+    name_key: SecretStr | None = Field(
+        default=None,
+        description="secret that names of workspaces are derived with, equal for all replicas; none: derived"
+        " from the store's secret key",
+    )
+
     # --- too much work
     pod_refill_seconds: float = Field(
         default=0.35,
@@ -292,6 +304,11 @@ class Settings(BaseSettings):
     install_id: Label = Field(
         default="kubecoderun", description="first part of every object key; the operator's must be equal"
     )
+
+    def naming_key(self) -> bytes:
+        """The secret that names are derived with."""
+        secret = self.name_key or self.store_secret_key
+        return b"" if secret is None else secret.get_secret_value().encode()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kubecoderun_api import answers, log, progress
+from kubecoderun_api import answers, log, progress, workspaces
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
@@ -138,6 +138,9 @@ class Watchers:
         answer = answers.from_status(
             name, status, stored=stored, retry_after_seconds=self._retry_after_seconds
         )
+        workspace = workspaces.id_of(session["spec"]["request"])
+        if workspace is not None:
+            answer = answers.in_runtime_session(answer, workspace, status)
         return answer, stored
 
     async def _end(self, session: Json, told: Progress) -> AsyncIterator[bytes]:

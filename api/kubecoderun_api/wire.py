@@ -74,6 +74,9 @@ class ExecRequest:
     tools: tuple[str, ...] = ()
     """Tools that the program may call."""
 
+    hint: str | None = None
+    """runtime_session_hint: which runs find each other's files; None: the run stands alone."""
+
     def take_code(self) -> bytes:
         """The program's bytes, once: a big program shall not stay in memory as long as it runs."""
         code, self.code = self.code, b""

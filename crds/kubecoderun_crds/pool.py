@@ -29,6 +29,7 @@ from kubecoderun_crds.fields import (
     rules,
 )
 from kubecoderun_crds.scheduling import Affinity, Toleration, TopologySpreadConstraint
+from kubecoderun_crds.workspaces import PoolWorkspaces
 
 MAX_REPLICAS: Final = 1000
 MAX_PODS: Final = 5000
@@ -289,6 +290,8 @@ class PoolSpec(Model):
     """Values for sessions that name none."""
     limits: PoolLimits = PoolLimits()
     """Bounds that no session of the pool can exceed."""
+    workspaces: PoolWorkspaces = PoolWorkspaces()
+    """What the pool offers to sessions of mode Workspace."""
     network: Literal["None", "Restricted", "Unmanaged"] = "None"
     """None: programs cannot open any network connection. Restricted: they have localhost, the cluster's DNS
     and what egress lists, in a cluster that enforces network policies. Unmanaged: KubeCodeRun does nothing

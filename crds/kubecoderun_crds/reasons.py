@@ -15,6 +15,7 @@ class Mode(StrEnum):
 
     RUN = "Run"
     FILES = "Files"
+    WORKSPACE = "Workspace"
 
 
 class Phase(StrEnum):
@@ -23,6 +24,7 @@ class Phase(StrEnum):
     PENDING = "Pending"
     QUEUED = "Queued"
     RUNNING = "Running"
+    ACTIVE = "Active"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     TIMED_OUT = "TimedOut"
@@ -41,6 +43,7 @@ class Reason(StrEnum):
     """`status.reason` of a session."""
 
     WAITING_FOR_POD = "WaitingForPod"
+    WAITING_FOR_TURN = "WaitingForTurn"
     WAITING_FOR_TOOLS = "WaitingForTools"
     SUCCEEDED = "Succeeded"
     NON_ZERO_EXIT = "NonZeroExit"
@@ -67,6 +70,11 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     OPERATOR_ERROR = "OperatorError"
     FILES_HELD = "FilesHeld"
+    WORKSPACE_NOT_FOUND = "WorkspaceNotFound"
+    WORKSPACE_BUSY = "WorkspaceBusy"
+    WORKSPACE_ENDED = "WorkspaceEnded"
+    IDLE_TIMEOUT = "IdleTimeout"
+    MAX_LIFETIME = "MaxLifetime"
 
 
 class PoolReason(StrEnum):
@@ -112,7 +120,9 @@ TERMINAL_PHASES: Final = frozenset(
 )
 """A session in one of these never changes its phase, reason, result or files again."""
 
-NON_TERMINAL_REASONS: Final = frozenset({Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TOOLS})
+NON_TERMINAL_REASONS: Final = frozenset(
+    {Reason.WAITING_FOR_POD, Reason.WAITING_FOR_TURN, Reason.WAITING_FOR_TOOLS}
+)
 """Reasons of a session that has not ended."""
 
 
@@ -129,26 +139,31 @@ _PHASE_OF: Final = {
     Reason.TOOL_WAIT_EXPIRED: Phase.TIMED_OUT,
     Reason.CANCELLED: Phase.CANCELLED,
     Reason.FILES_HELD: Phase.HELD,
+    Reason.IDLE_TIMEOUT: Phase.TIMED_OUT,
+    Reason.MAX_LIFETIME: Phase.TIMED_OUT,
 }
 
 MODE_MEANINGS: Final[dict[Mode, str]] = {
     Mode.RUN: "runs a program in a pod of a pool",
     Mode.FILES: "runs nothing and keeps files for other sessions",
+    Mode.WORKSPACE: "owns a pod, in which the runs that name it take turns",
 }
 
 PHASE_MEANINGS: Final[dict[Phase, str]] = {
     Phase.PENDING: "accepted by the API server, not yet seen by the operator",
     Phase.QUEUED: "seen by the operator, waits for a pod",
     Phase.RUNNING: "it has a pod, in which the program is about to start or runs",
+    Phase.ACTIVE: "a session of mode Workspace that has its pod",
     Phase.SUCCEEDED: "the program ended with exit code 0",
     Phase.FAILED: "the program ended otherwise, or could not be run; the reason says which",
-    Phase.TIMED_OUT: "the program was killed at its time limit",
+    Phase.TIMED_OUT: "the program was killed at its time limit, or the workspace came to its own",
     Phase.CANCELLED: "ended on request",
     Phase.HELD: "a session of mode Files, whose files can be used",
 }
 
 REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_POD: "no pod of the pool is free yet",
+    Reason.WAITING_FOR_TURN: "another run is in progress in the workspace, or comes first",
     Reason.WAITING_FOR_TOOLS: "the program waits for results of its tool calls",
     Reason.SUCCEEDED: "exit code 0",
     Reason.NON_ZERO_EXIT: "the program ended with another exit code",
@@ -175,6 +190,12 @@ REASON_MEANINGS: Final[dict[Reason, str]] = {
     Reason.STORE_UNAVAILABLE: "the object store did not answer",
     Reason.OPERATOR_ERROR: "a fault of KubeCodeRun itself; the operator's log says more",
     Reason.FILES_HELD: "the session keeps files and has nothing to run",
+    Reason.WORKSPACE_NOT_FOUND: "the tenant has no workspace of that name",
+    Reason.WORKSPACE_BUSY: "too many runs wait for the workspace, or its turn did not come in time; the "
+    "program was not started",
+    Reason.WORKSPACE_ENDED: "the workspace ended before the program was started",
+    Reason.IDLE_TIMEOUT: "nobody has used the workspace for its idle time",
+    Reason.MAX_LIFETIME: "the longest life of the workspace is over",
 }
 
 POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {

@@ -185,6 +185,14 @@ def session_definition() -> JsonObject:
                 _column("Files", ".status.fileCount", "integer", "How many files the session has."),
                 _column("Seconds", ".status.usage.wallSeconds", "number", "How long the program ran."),
                 _column("Pod", ".status.pod.name", "string", "The pod that ran the program.", wide=True),
+                _column(
+                    "Workspace",
+                    ".spec.request.workspaceRef.name",
+                    "string",
+                    "The workspace that owns the pod.",
+                    wide=True,
+                ),
+                _column("Runs", ".status.workspace.runs", "integer", "Programs run in it.", wide=True),
                 _column("Node", ".status.pod.node", "string", "Its node.", wide=True),
                 _column("Age", ".metadata.creationTimestamp", "date", "Time since creation."),
             ],
@@ -196,7 +204,7 @@ def session_definition() -> JsonObject:
             "schema": {
                 "openAPIV3Schema": _root(
                     "ExecutionSession runs one program in a pod of a pool, and its status is the answer; "
-                    "or it keeps files for other sessions.",
+                    "or it keeps files for other sessions, or a pod for several runs.",
                     SessionSpec,
                     SessionStatus,
                     SESSION_RULES,

@@ -1,14 +1,16 @@
-"""ExecutionSession: one run of one program, its request and its answer; or files that are kept for runs.
+"""ExecutionSession: one run of one program, its request and its answer; or files that are kept for runs; or
+a workspace, which owns a pod for several runs.
 
 `SessionSpec.model_validate(raw["spec"])` reads a session with the same defaults that the API server fills in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from kubecoderun_crds import names
+from kubecoderun_crds.account import SessionPod
 from kubecoderun_crds.fields import (
     ATOMIC_LIST,
     SET_LIST,
@@ -21,7 +23,6 @@ from kubecoderun_crds.fields import (
     Message,
     Model,
     PoolName,
-    ResourceName,
     ShortText,
     Timestamp,
     cel_list,
@@ -55,6 +56,7 @@ from kubecoderun_crds.toolcalls import (
     ToolName,
     ToolResult,
 )
+from kubecoderun_crds.workspaces import WorkspaceReference, WorkspaceRequest, WorkspaceRun, WorkspaceStatus
 
 INLINE_CODE_BYTES: Final = 16_384
 """Code in UTF-8 up to this size stands in the request; larger code goes to the object store."""
@@ -70,7 +72,7 @@ MAX_SKIPPED_FILES: Final = 20
 
 _TERMINAL: Final = cel_list(sorted(TERMINAL_PHASES))
 _ONLY_OF_RUNS: Final = (
-    "poolRef",
+    "workspaceRef",
     "language",
     "code",
     "codeRef",
@@ -99,6 +101,14 @@ class CodeReference(Model):
     """SHA-256 of the bytes in hexadecimal digits."""
 
 
+def _any_of(fields: Sequence[str]) -> str:
+    return " || ".join(f"has(self.{name})" for name in fields)
+
+
+def _one_of(fields: Sequence[str]) -> str:
+    return f"{', '.join(fields[:-1])} or {fields[-1]}"
+
+
 def _bytes_at_most(field: str, limit: int) -> str:
     return f"!has(self.{field}) || size(bytes(self.{field})) <= {limit}"
 
@@ -118,8 +128,8 @@ class Request(Model):
                 "FieldValueForbidden",
             ),
             rule(
-                "self.mode != 'Run' || has(self.poolRef) && has(self.language)",
-                "a session of mode Run must have poolRef and language",
+                "self.mode != 'Run' || (has(self.poolRef) || has(self.workspaceRef)) && has(self.language)",
+                "a session of mode Run must have language, and poolRef or workspaceRef",
                 "FieldValueRequired",
             ),
             rule(
@@ -127,9 +137,18 @@ class Request(Model):
                 "there must be exactly one of code and codeRef",
             ),
             rule(
-                f"self.mode != 'Files' || !({' || '.join(f'has(self.{name})' for name in _ONLY_OF_RUNS)})",
-                f"a session of mode Files runs nothing: it must not have {', '.join(_ONLY_OF_RUNS[:-1])} "
-                f"or {_ONLY_OF_RUNS[-1]}",
+                f"self.mode != 'Files' || !(has(self.poolRef) || {_any_of(_ONLY_OF_RUNS)})",
+                f"a session of mode Files runs nothing: it must not have poolRef, {_one_of(_ONLY_OF_RUNS)}",
+                "FieldValueForbidden",
+            ),
+            rule(
+                f"self.mode != 'Workspace' || has(self.poolRef) && !({_any_of(_ONLY_OF_RUNS)})",
+                "a session of mode Workspace must have poolRef, and runs nothing itself: it must not have "
+                f"{_one_of(_ONLY_OF_RUNS)}",
+            ),
+            rule(
+                "self.mode == 'Workspace' || !has(self.workspace)",
+                "only a session of mode Workspace may have workspace; a run names one in workspaceRef",
                 "FieldValueForbidden",
             ),
             rule(
@@ -162,6 +181,11 @@ class Request(Model):
     mode: Mode = Field(default=Mode.RUN, description=f"What the session is for. {_meanings(MODE_MEANINGS)}")
     pool_ref: PoolReference | None = None
     """The pool that provides the pod."""
+    workspace_ref: WorkspaceReference | None = None
+    """The workspace in whose pod the program runs, when those before it have ended; poolRef may be left out
+    then."""
+    workspace: WorkspaceRequest | None = None
+    """How long a session of mode Workspace stays."""
     language: Language | None = None
     """Language of the code; the pool must offer it."""
     code: Annotated[str, Field(max_length=INLINE_CODE_BYTES, pattern=PLAIN_PATTERN)] | None = None
@@ -268,19 +292,6 @@ class SessionSpec(Model):
     """What came of the program's tool calls, by the id of the call; can only grow, and each is final."""
 
 
-class SessionPod(Model):
-    """The pod that ran the program."""
-
-    name: ResourceName
-    """Its name."""
-    uid: Annotated[str, Field(max_length=64, pattern=r"^[-0-9A-Za-z]*$")]
-    """Its UID."""
-    ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F.:]*$")] | None = None
-    """Its address."""
-    node: ResourceName | None = None
-    """Its node."""
-
-
 def _reasons_go_with_phases() -> str:
     ends = [reason for reason in Reason if reason not in NON_TERMINAL_REASONS]
     return " || ".join(
@@ -335,7 +346,7 @@ class SessionStatus(Model):
     epoch: BigCount | None = None
     """Counts changes of the leading operator; a status of an earlier leader is refused."""
     pod: SessionPod | None = None
-    """The pod that ran the program."""
+    """The pod that ran the program, or that the workspace owns."""
     timings: Timings | None = None
     """When each step was done."""
     result: Result | None = None
@@ -359,6 +370,10 @@ class SessionStatus(Model):
         Annotated[list[FilePath], Field(max_length=MAX_FILES, json_schema_extra=SET_LIST)] | None
     ) = None
     """Paths of inputs that the program removed, without those that are read-only."""
+    workspace: WorkspaceStatus | None = None
+    """How a session of mode Workspace is used."""
+    workspace_run: WorkspaceRun | None = None
+    """Where a run with a workspaceRef stands in its workspace."""
     tool_calls: Annotated[dict[str, ToolCall], Field(max_length=MAX_CALLS)] | None = None
     """Tool calls that the program has made, by id. It waits for those
     that have nothing in spec.toolResults."""

@@ -13,8 +13,10 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
 
+from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Reason
-from kubecoderun_operator import grants
+from kubecoderun_operator import grants, pods
+from kubecoderun_operator.cluster import ApiError
 from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order
 from kubecoderun_operator.outcomes import Outcome, timestamp
@@ -93,7 +95,7 @@ class Binder:
         began = time.monotonic()
         for attempt in range(1, _STORE_ATTEMPTS + 1):
             try:
-                await self._tools.sidecars.prepare(pod, request)
+                await self._tools.sidecars.prepare(pod, request, order.owner)
             except SidecarUnreachableError:
                 if not order.fetches or not await self._fetches_still(pod, order):
                     return Binding(Bond.UNUSABLE, "unreachable")
@@ -124,10 +126,77 @@ class Binder:
         """Whether the sidecar is at work for this session although it did not answer in time. Another pod
         would take as long; the next request joins the delivery."""
         try:
-            state = await self._tools.sidecars.state(pod, order.session.uid)
+            owner = order.owner or order.session.uid
+            state = await self._tools.sidecars.state(pod, owner)
         except (SidecarUnreachableError, SidecarRefusedError):
             return False
-        return state.owner is not None and state.owner.uid == order.session.uid
+        return state.owner is not None and state.owner.uid == owner
+
+    async def reserve(
+        self,
+        pod: Member,
+        workspace_uid: str,
+        note: Callable[[], Coroutine[Any, Any, None]],
+        patch: pods.JsonPatch,
+    ) -> Binding:
+        """Give a pod to a workspace: the sidecar's half and the status that names the pod, side by side; then
+        the pod's labels and deadline (`patch`), which are for its whole life.
+
+        Raises EndedError if no pod would do, PodTakenError and SessionGoneError from note.
+        """
+        noting = asyncio.create_task(note())
+        reserving = asyncio.create_task(self._reserve(pod, workspace_uid))
+        try:
+            await noting
+            reserved = await reserving
+        except BaseException:
+            noting.cancel()
+            reserving.cancel()
+            raise
+        if reserved.bond is Bond.BOUND and not await self.label(pod, workspace_uid, patch):
+            return Binding(Bond.UNUSABLE, "deleted")
+        reserved.timings["patched"] = timestamp(time.time())
+        return reserved
+
+    async def _reserve(self, pod: Member, workspace_uid: str) -> Binding:
+        try:
+            await self._tools.sidecars.reserve(pod, workspace_uid)
+        except SidecarUnreachableError:
+            return Binding(Bond.UNUSABLE, "unreachable")
+        except SidecarRefusedError as error:
+            if error.error == "workspace_unavailable":
+                raise EndedError(Outcome(Reason.INVALID_REQUEST, error.refusal.message)) from None
+            owner = error.refusal.owner
+            # A sidecar that does not know of workspaces has no such path.
+            cause = "outdated" if error.status == HTTPStatus.NOT_FOUND else error.error
+            bound = owner is not None and owner.kind == "session"
+            return Binding(Bond.UNUSABLE, cause, owner.uid if owner is not None and bound else "")
+        return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
+
+    async def label(self, pod: Member, session_uid: str, patch: pods.JsonPatch) -> bool:
+        """Whether the pod carries the label now and is not being deleted."""
+        try:
+            found = await self._tools.cluster.patch_pod(pod.namespace, pod.name, patch)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+                raise
+            # An attempt whose answer was lost may have set the label; then its repetition fails the test.
+            return await self._carries(pod, session_uid)
+        return not found["metadata"].get("deletionTimestamp")
+
+    async def _carries(self, pod: Member, session_uid: str) -> bool:
+        try:
+            found = await self._tools.cluster.pod(pod.namespace, pod.name)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        meta: dict[str, Any] = found["metadata"]
+        labels = meta.get("labels") or {}
+        ours = meta["uid"] == pod.uid and labels.get(names.LABEL_SESSION_UID) == session_uid
+        return ours and not meta.get("deletionTimestamp")
 
 
 def _refused(error: SidecarRefusedError, order: Order) -> Binding:

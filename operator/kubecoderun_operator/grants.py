@@ -29,12 +29,18 @@ def delivery(storage: Storage | None, order: Order, seconds: float) -> PrepareRe
 
 
 def collection(
-    storage: Storage | None, session: Session, limits: PoolLimits, seconds: float, stored_after: float
+    storage: Storage | None,
+    session: Session,
+    limits: PoolLimits,
+    seconds: float,
+    stored_after: float,
+    run: str | None = None,
 ) -> StartRequest:
     """The request that starts a run. seconds: its time limit and how long storing its files may take.
-    stored_after: a run that takes so many seconds gets its result stored."""
+    stored_after: a run that takes so many seconds gets its result stored. run: which one is meant, in a
+    workspace."""
     if storage is None:
-        return StartRequest()
+        return StartRequest(run=run)
     life = seconds + _SLACK_SECONDS
     result = storage.result_url(session.namespace, session.name, life)
     outputs = None
@@ -47,7 +53,7 @@ def collection(
             seconds=life,
         )
     calls = _call_slots(storage, session, life)
-    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs, calls)
+    return StartRequest(ResultTarget(result, after_seconds=stored_after), outputs, calls, run)
 
 
 def _call_slots(storage: Storage, session: Session, seconds: float) -> tuple[FileSlot, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
+from kubecoderun_crds.pool import PoolSpec
 from kubecoderun_crds.reasons import Reason
 from kubecoderun_operator import inputs, orders
 from kubecoderun_operator.binding import EndedError
@@ -27,14 +28,19 @@ async def accept(session: Session, registry: Registry, tools: Tools) -> tuple[Or
     keeper = await registry.find(session.namespace, session.pool)
     if keeper is None:
         raise EndedError(Outcome(Reason.POOL_NOT_FOUND, f"there is no pool {session.pool}"))
-    order = orders.order(session, keeper.spec)
+    return await check(session, keeper.spec, tools), keeper
+
+
+async def check(session: Session, pool: PoolSpec, tools: Tools) -> Order:
+    """What is to be done in a pod of that pool. Raises EndedError if it cannot be done."""
+    order = orders.order(session, pool)
     if isinstance(order, Refusal):
         raise EndedError(Outcome(order.reason, order.message))
     if order.fetches and tools.storage is None:
         raise EndedError(Outcome(Reason.STORE_UNAVAILABLE, "no object store is configured"))
     if order.references:
         order = await _with_inputs(order, tools.cluster)
-    return order, keeper
+    return order
 
 
 async def _with_inputs(order: Order, cluster: Cluster) -> Order:

@@ -46,6 +46,8 @@ def may_have_objects(session: Session) -> bool:
 
     False spares a request to the store for each ordinary run; what it misses is found by the sweep.
     """
+    if session.mode == Mode.WORKSPACE:
+        return False
     if not session.terminal or has_files(session) or session.request.get("codeRef") or session.has_tools:
         return True
     result = session.status.get("result") or {}

@@ -56,6 +56,16 @@ class Session:
         return request
 
     @property
+    def named_pod(self) -> str:
+        """The uid of the pod that the status names; empty if it names none."""
+        return str((self.status.get("pod") or {}).get("uid", ""))
+
+    @property
+    def in_workspace(self) -> bool:
+        """Whether it is a run in a workspace, whose pod is not its own."""
+        return bool(self.request.get("workspaceRef"))
+
+    @property
     def has_tools(self) -> bool:
         """Whether its program may wait for results of tool calls."""
         return bool(self.request.get("tools"))
@@ -114,6 +124,8 @@ class Order:
     inputs: tuple[Input, ...] = field(default=(), repr=False)
     """The same files, once they are known to exist."""
     tenant: str | None = None
+    owner: str = ""
+    """UID of the workspace that owns the pod; empty if the session does so itself."""
     tools: tuple[Tool, ...] = ()
     """Tools that the program may call."""
 

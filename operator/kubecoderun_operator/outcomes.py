@@ -199,6 +199,13 @@ def lost(member: Member | None, node_silent: bool = False) -> Outcome:
     return Outcome(Reason.SIDECAR_LOST, "the sidecar does not answer")
 
 
+def ended_pod(member: Member, gone: bool) -> Outcome | None:
+    """Why a pod that nothing runs in serves nobody any more; None if it does."""
+    if gone:
+        return lost(None)
+    return lost(member) if member.deleting or member.ended else None
+
+
 # --- the status -----------------------------------------------------------------------------------
 
 
@@ -212,6 +219,10 @@ class Record:
     start_type: StartType | None = None
     pod: Mapping[str, Any] | None = None
     timings: dict[str, str] = field(default_factory=dict)
+    workspace: Mapping[str, Any] | None = None
+    """How a workspace is used."""
+    workspace_run: Mapping[str, Any] | None = None
+    """Where a run stands in its workspace."""
     tool_calls: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Calls that the program has made, in the form of the status."""
     answered: frozenset[str] = frozenset()
@@ -229,6 +240,8 @@ class Record:
             start_type=StartType(start) if start in set(StartType) else None,
             pod=status.get("pod"),
             timings=dict(status.get("timings") or {}),
+            workspace=status.get("workspace"),
+            workspace_run=status.get("workspaceRun"),
             tool_calls=dict(status.get("toolCalls") or {}),
         )
 
@@ -237,9 +250,9 @@ class Record:
         named = {"name": pod.name, "uid": pod.uid, "ip": pod.ip, "node": pod.node}
         self.pod = {key: value for key, value in named.items() if value}
 
-    def queued(self) -> dict[str, Any]:
-        """Status of a session that waits for a pod."""
-        return self._status(Phase.QUEUED, Reason.WAITING_FOR_POD, REASON_MEANINGS[Reason.WAITING_FOR_POD])
+    def queued(self, reason: Reason = Reason.WAITING_FOR_POD) -> dict[str, Any]:
+        """Status of a session that waits for a pod, or for its turn in one."""
+        return self._status(Phase.QUEUED, reason, REASON_MEANINGS[reason])
 
     def running(self) -> dict[str, Any]:
         """Status of a session whose program has been running for a while, or waits for tools."""
@@ -247,6 +260,10 @@ class Record:
             return self._status(Phase.RUNNING, None, "")
         reason = Reason.WAITING_FOR_TOOLS
         return self._status(Phase.RUNNING, reason, REASON_MEANINGS[reason])
+
+    def active(self) -> dict[str, Any]:
+        """Status of a workspace that has its pod."""
+        return self._status(Phase.ACTIVE, None, "")
 
     def completed(self, outcome: Outcome, now: float) -> dict[str, Any]:
         """The final status."""
@@ -290,6 +307,10 @@ class Record:
             made["startType"] = str(self.start_type)
         if self.pod is not None:
             made["pod"] = dict(self.pod)
+        if self.workspace is not None:
+            made["workspace"] = dict(self.workspace)
+        if self.workspace_run is not None:
+            made["workspaceRun"] = dict(self.workspace_run)
         if self.tool_calls:
             made["toolCalls"] = {
                 id: {"name": call["name"]} if id in self.answered else dict(call)

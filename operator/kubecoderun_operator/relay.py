@@ -80,9 +80,9 @@ class Relay:
             return WAITING
         pod = run.held.pod
         left = max(0.0, until - time.monotonic())
-        wanted = protocol.OutputRequest(question.stdout, question.stderr, left)
+        wanted = protocol.OutputRequest(question.stdout, question.stderr, left, run.run_uid)
         try:
-            found = await self._sidecars.output(pod, question.uid, wanted)
+            found = await self._sidecars.output(pod, run.owner, wanted)
         except (SidecarRefusedError, SidecarUnreachableError) as error:
             logger.info("output could not be asked for", extra=about(pod=pod.name, cause=str(error)))
             return None

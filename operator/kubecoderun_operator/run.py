@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
 from kubecoderun_crds.pool import PoolLimits
 from kubecoderun_crds.reasons import Mode, Phase, Reason, StartType
-from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, recovery
+from kubecoderun_operator import grants, metrics, orders, outcomes, outputs, resumption
 from kubecoderun_operator.answer import Answer, PodTakenError, SessionGoneError
 from kubecoderun_operator.binding import Binder, Binding, Bond, EndedError, longest_fetch_seconds
 from kubecoderun_operator.cluster import NotLeadingError
@@ -19,26 +20,20 @@ from kubecoderun_operator.members import Member
 from kubecoderun_operator.orders import Order, Session
 from kubecoderun_operator.outcomes import Outcome, Record, timestamp
 from kubecoderun_operator.pool import PoolKeeper
-from kubecoderun_operator.recovery import Carrier, Step
+from kubecoderun_operator.recovery import Step
 from kubecoderun_operator.registry import Registry
-from kubecoderun_operator.sidecars import SidecarRefusedError, ask_states
+from kubecoderun_operator.sidecars import SidecarRefusedError
 from kubecoderun_operator.stopwatch import Stopwatch
 from kubecoderun_operator.toolcalls import ToolCalls
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.vigil import NodeSilentError, SidecarUnreachableError
-from kubecoderun_operator.waiting import PoolGoneError, WaitExpiredError
+from kubecoderun_operator.waiting import CancelRequestedError, PoolGoneError, WaitExpiredError
 from kubecoderun_sidecar.protocol import RunResult, StartRequest
 
 logger = logging.getLogger(__name__)
 
 _PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 """Before each further connection to the sidecar of a run; the last one repeats."""
-_STATE_ATTEMPTS: Final = 3
-_STATE_PAUSE: Final = 1.0
-
-
-class CancelRequestedError(Exception):
-    """spec.cancel was set while the session waited for a pod."""
 
 
 class Run:
@@ -68,6 +63,10 @@ class Run:
         self._waiter: asyncio.Future[Member] | None = None
         self._binding: asyncio.Task[Binding] | None = None
         self._deadline: float | None = None
+        self.owner = session.uid
+        """Who owns the pod: the session itself, or the workspace that it runs in."""
+        self.run_uid: str | None = None
+        """In a workspace: which of its runs this is."""
         self._alarm: asyncio.TimerHandle | None = None
         self._broken = 0
 
@@ -168,12 +167,17 @@ class Run:
         """Give the pod to the session. Fetching its files may take long: spec.cancel ends it early."""
         self._record.name_pod(pod)
         self._expect_to_go_on()
-        self._binding = asyncio.create_task(Binder(self._tools).bind(pod, order, self._note_pod))
         try:
-            return await self._binding
+            return await self._unless_cancelled(Binder(self._tools).bind(pod, order, self._note_pod))
         except PodTakenError as error:
             self._see(orders.session(error.found))
             return Binding(Bond.TAKEN, "taken")
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, Binding]) -> Binding:
+        """spec.cancel ends the attempt to give a pod to the session."""
+        self._binding = asyncio.create_task(work)
+        try:
+            return await self._binding
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self.session.cancel or (task is not None and task.cancelling()):
@@ -239,7 +243,7 @@ class Run:
             # sweeper finds the pod.
             self._registry.hand_over(pod, binding.owner)
             keeper.poke()
-        elif binding.bond is Bond.UNUSABLE and cause != "bound":
+        elif binding.bond is Bond.UNUSABLE and cause not in ("bound", "outdated"):
             keeper.unusable(pod, cause)
         else:
             keeper.discard(pod, "unusable")
@@ -249,21 +253,9 @@ class Run:
     async def _resume(self) -> Outcome | None:
         """Go on where an earlier operator process stopped. None if the session is to be run from the
         start."""
-        seen = self.session
-        named = (seen.status.get("pod") or {}).get("uid", "")
-        self._registry.take(named, seen.uid)
-        carriers = self._registry.carriers(seen.uid, named)
-        states = await ask_states(self._tools.sidecars, carriers, seen.uid, _STATE_ATTEMPTS, _STATE_PAUSE)
-        found = [Carrier(pod, state) for pod, state in zip(carriers, states, strict=True)]
-        decision = recovery.decide(seen.uid, seen.phase, named, found)
-        metrics.RECOVERED.labels(decision.step).inc()
+        carriers = await resumption.carriers(self.session, self._registry, self._tools.sidecars)
+        decision = resumption.take_up(self.session, carriers, self._registry)
         logger.info("a session goes on", extra=self._about(step=decision.step, pods=len(carriers)))
-        for pod in decision.discard:
-            self._registry.discard(pod, "orphan")
-        for carrier in found:
-            owner = carrier.state.owner if carrier.state is not None else None
-            if owner is not None and owner.uid != seen.uid:
-                self._registry.hand_over(carrier.member, owner.uid)
         self._record.attempts = max(self._record.attempts, len(carriers))
         if decision.pod is not None:
             self.held = HeldPod(decision.pod, self._tools.cluster)
@@ -313,7 +305,7 @@ class Run:
                     # Signed anew each time: grants expire, and a connection may break late in a run.
                     found = await self._tools.sidecars.start(
                         held.pod,
-                        self.session.uid,
+                        self.owner,
                         self._start_request(),
                         self._program_started,
                         partial(self._calls.told, held.pod),
@@ -354,6 +346,7 @@ class Run:
             self._order.limits if self._order is not None else limits,
             settings.longest_run_seconds(self._limit_seconds(), tools=self.session.has_tools),
             settings.stored_after_seconds,
+            self.run_uid,
         )
 
     def _outcome(self, found: RunResult) -> Outcome:
@@ -405,7 +398,7 @@ class Run:
         for pause in _PAUSES:
             await asyncio.sleep(pause)
             try:
-                await self._tools.sidecars.cancel(pod, self.session.uid)
+                await self._tools.sidecars.cancel(pod, self.owner, self.run_uid)
                 return
             except SidecarUnreachableError:
                 continue
@@ -427,10 +420,14 @@ class Run:
             self.abandon()
             return None
         self._clock.mark("completing")
-        if self.held is not None:
-            self._registry.discard(self.held.pod, "finished")
+        self._free_pod()
         self._note(outcome)
         return stored
+
+    def _free_pod(self) -> None:
+        """The session does not need its pod any more."""
+        if self.held is not None:
+            self._registry.discard(self.held.pod, "finished")
 
     # --- notes ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from typing import Any, Final, Protocol
 
+from kubecoderun_crds.reasons import Mode
 from kubecoderun_operator import orders
 from kubecoderun_operator.cluster import NotLeadingError
 from kubecoderun_operator.log import about
@@ -15,6 +16,9 @@ from kubecoderun_operator.recovery import is_fresh
 from kubecoderun_operator.registry import Registry
 from kubecoderun_operator.run import Run
 from kubecoderun_operator.tools import Tools
+from kubecoderun_operator.workspace import Workspace
+from kubecoderun_operator.workspace_run import WorkspaceRun
+from kubecoderun_operator.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Desk:
         self._unanswered: set[str] = set()
         """Sessions whose answer could not be written; they are served again when the sweeper sees them."""
         self._closed = False
+        self.workspaces = Workspaces(tools.cluster, lambda raw: self.session_seen(None, raw))
 
     def session_seen(self, kind: str | None, raw: dict[str, Any]) -> None:
         """A session was listed, added or changed, or has left the set of unfinished sessions."""
@@ -64,10 +69,10 @@ class Desk:
             self._begin(session)
 
     def take_pod(self, session: Session) -> None:
-        """Nobody else gets the pod that the status of an unfinished session names."""
-        named = (session.status.get("pod") or {}).get("uid", "")
-        if named:
-            self._registry.take(named, session.uid)
+        """Nobody else gets the pod that the status of an unfinished session names. That of a run in a
+        workspace is the workspace's."""
+        if session.named_pod and not session.in_workspace:
+            self._registry.take(session.named_pod, session.uid)
 
     def pod_seen(self, pod: Member, gone: bool, session_uid: str) -> None:
         """Something about a pod; it may belong to a session."""
@@ -114,11 +119,22 @@ class Desk:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, session: Session) -> None:
-        fresh = is_fresh(session, self._registry.carriers(session.uid))
-        run = Run(session, self._tools, self._registry, fresh=fresh)
+        run = self._run_of(session)
         self._unanswered.discard(session.uid)
         self._runs[session.uid] = run
         self._tasks[session.uid] = self._tools.background.spawn(self._serve(run), f"session {session.name}")
+
+    def _run_of(self, session: Session) -> Run:
+        tools, registry = self._tools, self._registry
+        fresh = is_fresh(session, registry.carriers(session.uid))
+        if session.mode == Mode.WORKSPACE:
+            rivals = self.workspaces.of_pool(session.namespace, session.pool)
+            workspace = Workspace(session, tools, registry, fresh=fresh, rivals=rivals)
+            self.workspaces.add(workspace)
+            return workspace
+        if session.in_workspace:
+            return WorkspaceRun(session, tools, registry, self.workspaces, fresh=fresh)
+        return Run(session, tools, registry, fresh=fresh)
 
     async def _serve(self, run: Run) -> None:
         uid = run.session.uid
@@ -145,8 +161,10 @@ class Desk:
             self._leave(uid)
 
     def _leave(self, uid: str) -> None:
-        self._runs.pop(uid, None)
+        run = self._runs.pop(uid, None)
         self._tasks.pop(uid, None)
+        if isinstance(run, Workspace):
+            self.workspaces.remove(run)
 
     def _remember(self, uid: str) -> None:
         now = time.monotonic()

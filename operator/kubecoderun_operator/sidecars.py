@@ -16,6 +16,7 @@ from kubecoderun_operator.vigil import SidecarUnreachableError, Vigil
 from kubecoderun_sidecar import protocol
 from kubecoderun_sidecar.protocol import (
     Called,
+    CancelRequest,
     Finished,
     PrepareRequest,
     ProtocolError,
@@ -105,22 +106,29 @@ class Sidecars:
         """Whose pod it is and how far its run is."""
         return StateAnswer.parse(await self._ask("GET", protocol.PATH_STATE, pod, owner, b""))
 
-    async def prepare(self, pod: Member, request: PrepareRequest) -> None:
-        """Bind the pod to the session for life and deliver code and input. Repeating it does no harm."""
+    async def prepare(self, pod: Member, request: PrepareRequest, owner: str = "") -> None:
+        """Bind the pod to the session for life and deliver code and input. Repeating it does no harm.
+
+        owner: the workspace that has reserved the pod, for one of its runs.
+        """
         fetches = isinstance(request.code, protocol.StoredCode) or bool(request.inputs)
         async with self._while_there(pod):
             await self._ask(
                 "POST",
                 protocol.PATH_PREPARE,
                 pod,
-                request.session.uid,
+                owner or request.session.uid,
                 request.to_json(),
                 seconds=self._limits.fetch if fetches else self._limits.answer,
             )
 
-    async def cancel(self, pod: Member, owner: str) -> None:
-        """End the run; its stream ends with reason Cancelled."""
-        await self._ask("POST", protocol.PATH_CANCEL, pod, owner, b"{}")
+    async def reserve(self, pod: Member, owner: str) -> None:
+        """Bind the pod to a workspace for life. Repeating it does no harm."""
+        await self._ask("POST", protocol.PATH_RESERVE, pod, owner, b"{}")
+
+    async def cancel(self, pod: Member, owner: str, run: str | None = None) -> None:
+        """End the run; its stream ends with reason Cancelled. run: which one is meant, in a workspace."""
+        await self._ask("POST", protocol.PATH_CANCEL, pod, owner, CancelRequest(run).to_json())
 
     async def output(self, pod: Member, owner: str, request: protocol.OutputRequest) -> protocol.OutputAnswer:
         """What the program has written beyond some offsets; waits for more as the request says."""

@@ -7,6 +7,10 @@ from kubecoderun_operator.allocator import Allocator
 from kubecoderun_operator.members import Member
 
 
+class CancelRequestedError(Exception):
+    """spec.cancel was set while the session waited for a pod, or for its turn in one."""
+
+
 class WaitExpiredError(Exception):
     """The session waited as long as its pool allows."""
 

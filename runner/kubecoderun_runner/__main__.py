@@ -9,9 +9,17 @@ from typing import NoReturn
 from kubecoderun_runner import frames
 from kubecoderun_runner.channel import Channel, ChannelClosedError, connect
 from kubecoderun_runner.confine import ConfinementError, apply_limits, apply_seccomp, hide_from_programs
-from kubecoderun_runner.environment import FAMILIES, SettingsError, program_environment, read_settings
+from kubecoderun_runner.environment import (
+    FAMILIES,
+    Bounds,
+    SettingsError,
+    program_environment,
+    read_settings,
+)
+from kubecoderun_runner.held import start_spare
 from kubecoderun_runner.landlock import apply_landlock
-from kubecoderun_runner.pid1 import Bounds, Pid1, note, start_spare
+from kubecoderun_runner.log import note
+from kubecoderun_runner.pid1 import Pid1
 
 
 def fail(text: str) -> NoReturn:

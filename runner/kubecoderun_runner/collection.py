@@ -42,8 +42,9 @@ class Collection:
         inputs: Mapping[str, Delivered],
         limits: FileLimits,
         send: Callable[[bytes], None],
+        seen: dict[str, Delivered] | None = None,
     ) -> None:
-        """Look for files and send frame X (`ended`), L for each file, and Z."""
+        """Look for files and send frame X (`ended`), L for each file, and Z. `seen` as for list_outputs."""
         waiting = [ended]
         late = time.monotonic() + _PROMPT_SECONDS
 
@@ -51,7 +52,7 @@ class Collection:
             if waiting and time.monotonic() > late:
                 send(waiting.pop())
 
-        self._listing = listing = list_outputs(self._folder, source, inputs, limits, pulse)
+        self._listing = listing = list_outputs(self._folder, source, inputs, limits, pulse, seen)
         waiting += [frames.encode_json(b"L", path=file.path, bytes=file.bytes) for file in listing.files]
         skipped = [{"path": path, "reason": reason} for path, reason in listing.skipped]
         deleted = _first(listing.deleted, _DELETED_BYTES)

@@ -12,7 +12,11 @@ from kubecoderun_runner.workspace import SourceFile, free_bytes
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_PATH: Final = frozenset(
-    {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+    {
+        *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+        # What earlier programs may have done to folders.
+        *(errno.EACCES, errno.EPERM),
+    }
 )
 
 
@@ -29,9 +33,9 @@ class Delivery:
     """Takes the frames after R: input files (N, then D), code (C), standard input (I)."""
 
     def __init__(self, order: Order, folder: int, source: str) -> None:
-        """`source`: the name wanted for the program's text. UndeliverableError or OSError as for `take`."""
+        """`source`: the name wanted for the program's text."""
         self.order = order
-        self.inputs = Inputs(folder)
+        self.inputs = Inputs(folder, replace=order.again)
         self.stdin = bytearray()
         self._folder = folder
         self._wanted = source
@@ -41,9 +45,6 @@ class Delivery:
         self._room = order.input_bytes
         """Bytes that the files still to be announced may have."""
         self._code_left = order.code_bytes
-        if order.input_bytes and order.input_bytes > free_bytes(folder):
-            raise UndeliverableError("inputs_too_large", 0, "the input files do not fit in the folder")
-        self._go_on()
 
     @property
     def complete(self) -> bool:
@@ -54,6 +55,12 @@ class Delivery:
     def source_name(self) -> str:
         """What the program's text is called: an input may have taken the name wanted for it."""
         return self._source.name if self._source is not None else ""
+
+    def begin(self) -> None:
+        """See whether there is room. UndeliverableError or OSError as for `take`."""
+        if self.order.input_bytes and self.order.input_bytes > free_bytes(self._folder):
+            raise UndeliverableError("inputs_too_large", 0, "the input files do not fit in the folder")
+        self.take(b"", b"")
 
     def take(self, kind: bytes, payload: memoryview | bytes) -> None:
         """The next frame, or a piece of it. FrameError where it may not come; UndeliverableError when the
@@ -74,8 +81,16 @@ class Delivery:
         if self._source is not None:
             self._source.close()
 
+    def withdraw(self) -> None:
+        """The program is over, or will not be started: its text goes, and what has not arrived whole."""
+        self.inputs.withdraw()
+        if self._source is not None:
+            self._source.remove()
+
     def _take(self, kind: bytes, payload: memoryview | bytes) -> None:
         match kind:
+            case b"":
+                pass
             case b"N" if not self.inputs.left and self._begun < self.order.inputs:
                 self._announce(parse_input(decode_json(bytes(payload))))
             case b"D" if len(payload) <= self.inputs.left:

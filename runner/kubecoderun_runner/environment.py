@@ -28,6 +28,14 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What holds for all programs of this container."""
+
+    processes: int
+    open_files: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """The runner's environment variables, all with the prefix KCR_."""
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from kubecoderun_runner.environment import Settings
 from kubecoderun_runner.languages import BY_NAME, HOOK_FOLDER, TYPESCRIPT, find_program
 from kubecoderun_runner.launch import Process, close_all, launch
+from kubecoderun_runner.log import note
 from kubecoderun_runner.orders import Order
-from kubecoderun_runner.spare import Report
+from kubecoderun_runner.spare import Report, Spare
 
 _PIECE: Final = 1 << 16
 
@@ -150,3 +152,19 @@ class Held:
     def _close(self) -> None:
         close_all([fd for fd in (self.control, self._orders, self._file) if fd >= 0])
         self.control = self._orders = self._file = -1
+
+
+def start_spare(settings: Settings, env: dict[str, str]) -> Spare | Held | None:
+    """Start the interpreter that the pod's programs are likely to want: that of the first of its languages
+    that has one. None where there is none."""
+    offered = [BY_NAME[name] for name in settings.languages if name in BY_NAME]
+    language = next((one for one in offered if one.spare), None)
+    try:
+        if language is None:
+            return None
+        if language.spare != "python":
+            return Held(language.spare, env, settings.preload)
+        return Spare(language, env, settings.preload) if settings.preload else None
+    except OSError as error:
+        note(f"no spare interpreter: {error}")
+        return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kubecoderun_runner.orders import InputFile
-from kubecoderun_runner.workspace import create, write_all
+from kubecoderun_runner.workspace import create, remove_if_same, write_all
 
 _MODES: Final = {False: 0o644, True: 0o444}
 _AGE_SECONDS: Final = 2
@@ -34,8 +34,10 @@ class Delivered:
 class Inputs:
     """Takes input files one after the other: `begin`, then `write` until `left` is 0."""
 
-    def __init__(self, folder: int) -> None:
+    def __init__(self, folder: int, *, replace: bool = False) -> None:
+        """replace: files of earlier programs may be there."""
         self._folder = folder
+        self._replace = replace
         self._file: InputFile | None = None
         self._fd = -1
         self.left = 0
@@ -44,7 +46,7 @@ class Inputs:
 
     def begin(self, file: InputFile) -> None:
         """Make the file; OSError when the folder is full or the path is not possible."""
-        self._fd = create(self._folder, file.path, _MODES[file.read_only])
+        self._fd = create(self._folder, file.path, _MODES[file.read_only], replace=self._replace)
         self._file, self.left = file, file.bytes
         self._finish_if_whole()
 
@@ -53,6 +55,15 @@ class Inputs:
         write_all(self._fd, piece)
         self.left -= len(piece)
         self._finish_if_whole()
+
+    def withdraw(self) -> None:
+        """Remove a file that has not arrived whole, as nothing more will come of it."""
+        file, self._file = self._file, None
+        if file is not None:
+            inode = os.fstat(self._fd).st_ino
+            os.close(self._fd)
+            self._fd, self.left = -1, 0
+            remove_if_same(self._folder, file.path, inode)
 
     def _finish_if_whole(self) -> None:
         if self.left or self._file is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 PIPE_BYTES: Final = 1 << 18
 """Wanted size of output pipes: fewer, larger reads."""
+_NOISE_BYTES: Final = 1 << 18
 _HIGH_FD: Final = 32
 
 
@@ -22,6 +24,15 @@ class Process:
     stdin: int
     stdout: int
     stderr: int
+
+    def pass_on_noise(self) -> None:
+        """What an interpreter has printed so far is for our log, not part of any program's output."""
+        for fd in (self.stdout, self.stderr):
+            try:
+                while data := os.read(fd, _NOISE_BYTES):
+                    sys.stderr.buffer.write(data)
+            except BlockingIOError:
+                continue
 
 
 def launch(program: str, argv: Sequence[str], env: dict[str, str], *, extra: Sequence[int] = ()) -> Process:

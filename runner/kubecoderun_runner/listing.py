@@ -63,11 +63,18 @@ class _EnoughError(Exception):
 
 
 def list_outputs(
-    folder: int, source: str, inputs: Mapping[str, Delivered], limits: FileLimits, pulse: Callable[[], None]
+    folder: int,
+    source: str,
+    inputs: Mapping[str, Delivered],
+    limits: FileLimits,
+    pulse: Callable[[], None],
+    seen: dict[str, Delivered] | None = None,
 ) -> Listing:
     """Look through the working directory `folder`. `source` is the program's own file; `pulse` is called now
-    and then while it takes long. Of more files than `limits` allow, the first by path are taken."""
+    and then while it takes long. Of more files than `limits` allow, the first by path are taken. `seen` gets
+    every file that was looked at, for comparison after another program."""
     search = _Search(source, inputs, limits, pulse)
+    search.seen = seen
     try:
         search.walk(folder, "", 1)
     except _EnoughError:
@@ -106,6 +113,7 @@ class _Search:
         self._pulse = pulse
         self._entries = 0
         self._give_up = time.monotonic() + MAX_SECONDS
+        self.seen: dict[str, Delivered] | None = None
         self.where = ""
         """The folder that is being looked through."""
         self.candidates: list[Found] = []
@@ -168,6 +176,8 @@ class _Search:
         known = self._inputs.get(path)
         if known is not None:
             self.met.add(path)
+        if self.seen is not None:
+            self.seen[path] = Delivered(known is not None and known.read_only, stamp_of(status))
         if known is not None and (known.read_only or known.stamp == stamp_of(status)):
             return
         if not is_proper(path):

@@ -62,6 +62,8 @@ class Order:
     input_bytes: int = 0
     """How long they are together."""
     files: FileLimits = FileLimits()
+    again: bool = False
+    """Whether other programs may follow in this container."""
     output_bytes: int = 0
     """How much it may print before it is ended; 0 for no bound."""
     tools: tuple[Tool, ...] = ()
@@ -75,8 +77,11 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
     if not (isinstance(env, dict) and all(map(_is_name, env)) and all(map(_is_text, env.values()))):
         raise FrameError("env is not a map of names to texts")
     language, timeout = fields.get("language"), fields.get("timeoutSeconds")
+    again = fields.get("again", False)
     if not isinstance(language, str):
         raise FrameError("language is not a text")
+    if not isinstance(again, bool):
+        raise FrameError("again is not true or false")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e6:
         raise FrameError("timeoutSeconds is not a number over 0")
     return Order(
@@ -89,6 +94,7 @@ def parse_order(fields: Mapping[str, Any]) -> Order:
         _size(fields, "inputs", MAX_FILES, 0),
         _size(fields, "inputBytes", MAX_FILES * MAX_FILE_BYTES, 0),
         _limits(fields.get("files", {})),
+        again,
         _size(fields, "outputBytes", MAX_OUTPUT_BYTES, 0),
         _tools(fields.get("tools", [])),
     )

@@ -9,59 +9,32 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from kubecoderun_runner import frames, languages
+from kubecoderun_runner import frames, languages, plain
 from kubecoderun_runner.builds import Builds
 from kubecoderun_runner.channel import Channel
 from kubecoderun_runner.collection import Collection
 from kubecoderun_runner.delivery import Delivery, UndeliverableError
-from kubecoderun_runner.environment import Settings
-from kubecoderun_runner.held import Held
-from kubecoderun_runner.launch import Process, launch
+from kubecoderun_runner.environment import Bounds, Settings
+from kubecoderun_runner.held import Held, start_spare
+from kubecoderun_runner.inputs import Delivered
+from kubecoderun_runner.launch import Process
+from kubecoderun_runner.log import note
 from kubecoderun_runner.memory import MemoryWatch, find_gauge
 from kubecoderun_runner.orders import parse_index, parse_order
 from kubecoderun_runner.program import Run, cpu_seconds_of, kill_everything, processes_but
 from kubecoderun_runner.signals import open_signals, read_signals
-from kubecoderun_runner.spare import Report, Spare, hooked
+from kubecoderun_runner.spare import Report, Spare
 from kubecoderun_runner.toolcalls import ToolDesk
 from kubecoderun_runner.toolprograms import offer
+from kubecoderun_runner.turns import Turns
 from kubecoderun_runner.workspace import is_full, open_folder
 
 PROTOCOL: Final = 1
+FEATURES: Final = ("again",)
+"""What a sidecar may ask of this runner that older ones do not know. again: several programs in turn."""
 _READ_BYTES: Final = 1 << 18
-_CANNOT_START: Final = 127 << 8
-"""Wait status of a program that could not be started, as a shell reports it."""
-
-
-def start_spare(settings: Settings, env: dict[str, str]) -> Spare | Held | None:
-    """Start the interpreter that the pod's programs are likely to want: that of the first of its languages
-    that has one. None where there is none."""
-    offered = [languages.BY_NAME[name] for name in settings.languages if name in languages.BY_NAME]
-    language = next((one for one in offered if one.spare), None)
-    try:
-        if language is None:
-            return None
-        if language.spare != "python":
-            return Held(language.spare, env, settings.preload)
-        return Spare(language, env, settings.preload) if settings.preload else None
-    except OSError as error:
-        note(f"no spare interpreter: {error}")
-        return None
-
-
-def note(text: str) -> None:
-    """A line in the container's log, for whoever made the image."""
-    print(f"runner: {text}", file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What holds for all programs of this container."""
-
-    processes: int
-    open_files: int
 
 
 class Pid1:
@@ -82,6 +55,8 @@ class Pid1:
         self._bounds = bounds
         self._memory = MemoryWatch(find_gauge())
         self._report = Report()
+        self._greeted = False
+        """The sidecar knows that we are warm."""
         self._folder = open_folder(settings.workspace)
         self._delivery: Delivery | None = None
         self._refused = False
@@ -90,6 +65,9 @@ class Pid1:
         self._run: Run | None = None
         self._running: Delivery | None = None
         self._collection = Collection(self._folder)
+        self._turns = Turns()
+        self._skipping = False
+        """What comes is the rest of a delivery that could not be taken."""
         self._tools: ToolDesk | None = None
         self._builds = Builds()
         self._selector = selectors.DefaultSelector()
@@ -104,7 +82,12 @@ class Pid1:
         self._listen_to_signals()
         self._selector.register(self._channel, selectors.EVENT_READ, self._on_sidecar)
         self._channel.send(
-            frames.encode_json(b"H", protocol=PROTOCOL, languages=languages.installed(self._env["PATH"]))
+            frames.encode_json(
+                b"H",
+                protocol=PROTOCOL,
+                languages=languages.installed(self._env["PATH"]),
+                features=list(FEATURES),
+            )
         )
         self._expect_spare()
         self._reap()
@@ -138,19 +121,12 @@ class Pid1:
             self._spare = None
         else:
             self._report = spare.report
-            self._pass_on_noise(spare.process)
-        self._warm()
-
-    def _pass_on_noise(self, process: Process) -> None:
-        """What modules print while they are loaded is for our log, not part of any program's output."""
-        for fd in (process.stdout, process.stderr):
-            try:
-                while data := os.read(fd, _READ_BYTES):
-                    sys.stderr.buffer.write(data)
-            except BlockingIOError:
-                continue
+            spare.process.pass_on_noise()
+        if not self._greeted:
+            self._warm()
 
     def _warm(self) -> None:
+        self._greeted = True
         for failure in self._report.failed:
             note(f"not preloaded: {failure}")
         failed = [line[:200] for line in self._report.failed[:20]]
@@ -165,6 +141,9 @@ class Pid1:
     def _drop_spare(self) -> None:
         if self._spare is not None:
             self._dropped |= {self._spare.process.pid, self._report.shadow}
+            if self._spare.report is None:
+                self._selector.unregister(self._spare.control)
+                os.kill(self._spare.process.pid, signal.SIGKILL)  # or it would go on loading its modules
             self._spare.discard()
             self._spare = None
             if self._report.shadow:
@@ -185,18 +164,31 @@ class Pid1:
             for kind, payload in self._channel.receive():
                 self._handle(kind, payload)
         except UndeliverableError as error:
-            note(str(error))
             # Not the end of this process yet: the sidecar may be writing, and would find the connection
             # broken before it reads why.
             self._refused = True
-            self._channel.send(
-                frames.encode_json(b"F", message=str(error), kind=error.kind, input=error.index)
-            )
+            self._refuse(error)
 
     def _handle(self, kind: bytes, payload: memoryview | bytes) -> None:
+        try:
+            self._carry_out(kind, payload)
+        except UndeliverableError as error:
+            if not self._turns.more:
+                raise
+            # This delivery is over, but others may follow.
+            self._delivery, self._skipping = None, True
+            self._refuse(error)
+
+    def _refuse(self, error: UndeliverableError) -> None:
+        note(str(error))
+        self._channel.send(frames.encode_json(b"F", message=str(error), kind=error.kind, input=error.index))
+
+    def _carry_out(self, kind: bytes, payload: memoryview | bytes) -> None:
         match kind:
-            case b"R" if self._delivery is None and self._prepared is None and self._run is None:
+            case b"R" if self._run is None and (self._turns.more or not (self._delivery or self._prepared)):
                 self._begin(bytes(payload))
+            case b"N" | b"D" | b"C" | b"I" if self._skipping:
+                return
             case b"N" | b"D" | b"C" | b"I" if self._delivery is not None:
                 self._delivery.take(kind, payload)
                 self._confirm()
@@ -222,7 +214,11 @@ class Pid1:
             raise frames.FrameError("a language that was not offered")
         self._collection.close()
         self._collection = Collection(self._folder)
+        self._turns.clear_away()
+        self._turns.more, self._skipping, self._prepared, self._tools = order.again, False, None, None
         self._delivery = Delivery(order, self._folder, language.source)
+        self._turns.begin(self._delivery)
+        self._delivery.begin()
         self._confirm()
 
     def _confirm(self) -> None:
@@ -235,7 +231,8 @@ class Pid1:
         order, name = delivery.order, delivery.source_name
         if order.tools:
             self._tools = offer(order, name, self._selector, self._channel.send, lambda: self._run)
-        if self._spare is not None and not self._spare.fits(order, name, self._settings.workspace):
+        spare, folder = self._spare, self._settings.workspace
+        if spare is not None and not (spare.report is not None and spare.fits(order, name, folder)):
             self._drop_spare()
         self._channel.send(frames.encode(b"P"))
 
@@ -272,22 +269,11 @@ class Pid1:
 
     def _launch(self, delivery: Delivery) -> Process | None:
         """Start a program the plain way. One that cannot be started has ended as in a shell."""
-        order = delivery.order
-        language = languages.BY_NAME[order.language]
-        env = {**self._env, **order.env}
         try:
-            build = self._builds.fresh() if language.compiled else ""
-            argv = language.argv(delivery.source_name, order.args, build)
-            program = languages.find_program(argv[0], env["PATH"])
-            if program is None:
-                raise FileNotFoundError(f"{argv[0]} is not on the path")
-            return launch(program, argv, hooked(env) if language.spare == "python" else env)
+            return plain.start(delivery, self._env, self._builds)
         except OSError as error:
-            message = f"{language.tool} cannot be started: {error.strerror or error}\n".encode()
-            self._channel.send(frames.encode(b"E", message))
-            exit_code = os.WEXITSTATUS(_CANNOT_START)
-            usage = {"cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
-            self._report_end(frames.encode_json(b"X", exitCode=exit_code, signal=None, **usage))
+            self._channel.send(plain.complaint(delivery.order, error))
+            self._report_end(plain.never_started())
             return None
 
     def _feed_stdin(self, fd: int, _events: int) -> None:
@@ -356,11 +342,27 @@ class Pid1:
         if self._tools is not None:
             self._tools.close()
             self._tools = None
+        if self._turns.more:
+            self._turns.ended()  # before anybody hears of the end
         if delivery is None or not delivery.order.files.count:
             self._channel.send(ended)
+        else:
+            inputs, limits = self._turns.before(delivery), delivery.order.files
+            seen: dict[str, Delivered] | None = {} if self._turns.more else None
+            self._collection.announce(ended, delivery.source_name, inputs, limits, self._channel.send, seen)
+            if seen is not None:
+                self._turns.known = seen
+        if self._turns.more:
+            self._renew_spare()
+
+    def _renew_spare(self) -> None:
+        """Make ready for the next program, which may begin while the new spare is still loading."""
+        if self._spare is not None or self._terminating:
             return
-        inputs, limits = delivery.inputs.delivered, delivery.order.files
-        self._collection.announce(ended, delivery.source_name, inputs, limits, self._channel.send)
+        self._report = Report()
+        self._spare = start_spare(self._settings, self._env)
+        if self._spare is not None:
+            self._selector.register(self._spare.control, selectors.EVENT_READ, self._on_spare)
 
     # -- time, signals, back-pressure
 

@@ -36,8 +36,11 @@ def is_full(path: str) -> bool:
     return status.f_bavail * status.f_frsize < _PAGE_BYTES or (status.f_files > 0 and not status.f_favail)
 
 
-def create(folder: int, path: str, mode: int) -> int:
-    """Make a file for writing, and its parent folders. OSError when that is impossible or it exists."""
+def create(folder: int, path: str, mode: int, *, replace: bool = False) -> int:
+    """Make a file for writing, and its parent folders. OSError when that is impossible or it exists.
+
+    replace: what has the path goes first, unless it is a folder.
+    """
     *parents, name = path.split("/")
     here = os.dup(folder)
     try:
@@ -46,7 +49,25 @@ def create(folder: int, path: str, mode: int) -> int:
             with suppress(FileExistsError):
                 os.mkdir(parent, 0o755, dir_fd=here)
             here = _step(here, parent)
+        if replace:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=here)
         return os.open(name, _NEW, mode, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def remove_if_same(folder: int, path: str, inode: int) -> None:
+    """Remove a file, unless it is gone or another one has its path by now."""
+    *parents, name = path.split("/")
+    here = os.dup(folder)
+    try:
+        for parent in parents:
+            here = _step(here, parent)
+        if os.stat(name, dir_fd=here, follow_symlinks=False).st_ino == inode:
+            os.unlink(name, dir_fd=here)
+    except OSError:
+        return  # somebody has put something else there, which is theirs
     finally:
         os.close(here)
 
@@ -77,13 +98,23 @@ class SourceFile:
         """Create the file under the wanted name, or the nearest one nobody has taken. OSError when
         impossible."""
         self.name, self._fd = _create_nearest(folder, wanted)
+        self._folder = folder
+        self._inode = os.fstat(self._fd).st_ino
+        self._open = True
 
     def write(self, chunk: memoryview) -> None:
         """Append; OSError when the folder is full."""
         write_all(self._fd, chunk)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    def remove(self) -> None:
+        """Its program is over."""
+        self.close()
+        remove_if_same(self._folder, self.name, self._inode)
 
 
 def write_all(fd: int, chunk: memoryview) -> None:

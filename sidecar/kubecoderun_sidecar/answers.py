@@ -51,38 +51,63 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRef:
+    """A session, as far as a pod needs to know it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def to_wire(self) -> dict[str, str]:
+        return {"namespace": self.namespace, "name": self.name, "uid": self.uid}
+
+    @classmethod
+    def read(cls, fields: Fields) -> SessionRef:
+        return cls(
+            fields.text("namespace", min_bytes=1, max_bytes=63),
+            fields.text("name", min_bytes=1, max_bytes=253),
+            fields.text("uid", min_bytes=1, max_bytes=128),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StateAnswer:
-    """Answer of GET /v1/state."""
+    """Answer of GET /v1/state. `session`: whose run `run` is about (None: no run was prepared, or the sidecar
+    is older than this field). `reserved`: the pod takes several runs of its owner, one after another.
+    `started`: how many programs have been started."""
 
     owner: Owner | None
     epoch: int
     run: RunState | None
     runtime: RuntimeState
     protocol: str = PROTOCOL
+    session: SessionRef | None = None
+    reserved: bool = False
+    started: int = 0
 
     def to_json(self) -> bytes:
         owner = self.owner.to_wire() if self.owner else None
-        return encode_object(
-            {
-                "owner": owner,
-                "epoch": self.epoch,
-                "run": self.run,
-                "runtime": self.runtime,
-                "protocol": self.protocol,
-            }
-        )
+        wire: dict[str, Any] = {"owner": owner, "epoch": self.epoch, "run": self.run, "runtime": self.runtime}
+        wire["protocol"] = self.protocol
+        if self.session is not None:
+            wire["session"] = self.session.to_wire()
+        return encode_object({**wire, "reserved": self.reserved, "started": self.started})
 
     @classmethod
     def parse(cls, body: bytes) -> StateAnswer:
         fields = decode_object(body, "state")
         owner = fields.optional_object("owner")
         run = fields.choice("run", _RUN_STATES) if fields.has("run") else None
+        session = fields.optional_object("session")
         return cls(
             Owner.read(owner) if owner else None,
             fields.integer("epoch", 0, _MAX_INT),
             cast(RunState | None, run),
             cast(RuntimeState, fields.choice("runtime", _RUNTIME_STATES)),
             fields.optional_text("protocol", max_bytes=16) or FIRST_PROTOCOL,
+            SessionRef.read(session) if session is not None else None,
+            fields.boolean("reserved", default=False),
+            fields.optional_integer("started", 0, _MAX_INT) or 0,
         )
 
 

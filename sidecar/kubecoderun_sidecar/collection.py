@@ -16,9 +16,10 @@ from kubecoderun_sidecar.answers import OutputFile, SkipReason
 from kubecoderun_sidecar.exchange import Data
 from kubecoderun_sidecar.form import CONTENT_TYPE
 from kubecoderun_sidecar.listing import ListedFile
+from kubecoderun_sidecar.observer import RuntimeLostError
 from kubecoderun_sidecar.protocol import OutputTarget
 from kubecoderun_sidecar.pulling import UnreadableError
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError
+from kubecoderun_sidecar.runtime import RuntimeLink
 from kubecoderun_sidecar.transfer import Parts, Store, TransferError
 
 SMALL_BYTES = 256 << 10

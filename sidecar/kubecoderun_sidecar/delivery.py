@@ -24,11 +24,15 @@ AHEAD = 4
 
 
 class InputFailedError(Exception):
-    """An input file cannot be fetched: the place of the file in the request, and why."""
+    """An input file cannot be fetched, or be there: its place among those that were looked at, and why.
 
-    def __init__(self, place: int, cause: TransferError) -> None:
+    `of_all`: among all of the request, not only those that are fetched.
+    """
+
+    def __init__(self, place: int, cause: TransferError, *, of_all: bool = False) -> None:
         super().__init__(cause.message)
         self.place = place
+        self.of_all = of_all
         self.cause = cause
 
 
@@ -45,11 +49,11 @@ def check_paths(inputs: Iterable[InputFile]) -> None:
     place = first_conflict([file.path for file in inputs])
     if place is not None:
         error = TransferError("object_unavailable", "another input file has this path, or is a folder of it")
-        raise InputFailedError(place, error)
+        raise InputFailedError(place, error, of_all=True)
 
 
-def head_of(request: PrepareRequest) -> dict[str, object]:
-    """Frame R."""
+def head_of(request: PrepareRequest, *, again: bool = False) -> dict[str, object]:
+    """Frame R. again: other runs may follow in this pod."""
     limits, code = request.limits, request.code
     return {
         "language": request.language,
@@ -67,13 +71,17 @@ def head_of(request: PrepareRequest) -> dict[str, object]:
         },
         "outputBytes": limits.printed_bytes,
         "tools": [tool.to_wire() for tool in request.tools],
+        **({"again": True} if again else {}),
     }
 
 
-async def batches(store: Store, request: PrepareRequest) -> AsyncGenerator[Batch]:
+async def batches(store: Store, request: PrepareRequest, *, again: bool = False) -> AsyncGenerator[Batch]:
     """The frames of one delivery. The first come only when the first object has begun to arrive; the last
-    thing done is to check the code's hash. Raises InputFailedError, or TransferError about the code."""
-    parts: list[Data] = [encode_frame(b"R", encode_object(head_of(request)))]
+    thing done is to check the code's hash. again: as for `head_of`.
+
+    Raises InputFailedError, or TransferError about the code.
+    """
+    parts: list[Data] = [encode_frame(b"R", encode_object(head_of(request, again=again)))]
     async with aclosing(_Ahead(_sources(store, request))) as ahead:
         for place, file in enumerate(request.inputs):
             named = {"path": file.path, "bytes": file.bytes, "readOnly": file.read_only}

@@ -37,6 +37,8 @@ class Phase(Enum):
     """Files can be asked for."""
     PULLING = auto()
     ENDED = auto()
+    STOPPED = auto()
+    """A delivery has come to nothing; another may follow."""
     LOST = auto()
 
 
@@ -53,6 +55,7 @@ ALLOWED = {
     Phase.LISTED: b"F",
     Phase.PULLING: b"DUF",
     Phase.ENDED: b"",
+    Phase.STOPPED: b"F",
     Phase.LOST: b"",
 }
 """Frames the runner may send in each phase."""
@@ -116,12 +119,23 @@ def check_unreadable(payload: bytes, index: int) -> None:
         fields.fail("index", "that of the file that was asked for")
 
 
-def parse_hello(payload: bytes) -> frozenset[str]:
-    """Languages the runner offers; ProtocolError for another protocol version."""
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Frame H. `features`: what this runner can do beyond the first ones of its protocol version."""
+
+    languages: frozenset[str]
+    features: frozenset[str] = frozenset()
+
+
+def parse_hello(payload: bytes) -> Hello:
+    """What the runner offers; ProtocolError for another protocol version."""
     fields = decode_object(payload, "hello")
     if fields.integer("protocol", 0, 1 << 31) != RUNNER_PROTOCOL:
         fields.fail("protocol", str(RUNNER_PROTOCOL))
-    return frozenset(fields.texts("languages", max_items=64))
+    return Hello(
+        frozenset(fields.texts("languages", max_items=64)),
+        frozenset(fields.texts("features", max_items=64)),
+    )
 
 
 def parse_warm(payload: bytes) -> Bounds:

@@ -19,14 +19,17 @@ _RUN_STATES = frozenset(RunState.__args__)  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True)
 class OutputRequest:
-    """What the asker has already, in bytes of each stream, and how long it waits for more (seconds)."""
+    """What the asker has already, in bytes of each stream, and how long it waits for more (seconds).
+    `run`: in a reserved pod, the UID of the session whose run is meant."""
 
     stdout: int = 0
     stderr: int = 0
     wait_seconds: float = 0.0
+    run: str | None = None
 
     def to_json(self) -> bytes:
-        return encode_object({"stdout": self.stdout, "stderr": self.stderr, "waitSeconds": self.wait_seconds})
+        wire = {"stdout": self.stdout, "stderr": self.stderr, "waitSeconds": self.wait_seconds}
+        return encode_object(wire if self.run is None else wire | {"run": self.run})
 
     @classmethod
     def parse(cls, body: bytes) -> OutputRequest:
@@ -35,6 +38,7 @@ class OutputRequest:
             fields.integer("stdout", 0, _MAX_INT),
             fields.integer("stderr", 0, _MAX_INT),
             fields.number("waitSeconds", 0, MAX_WAIT_SECONDS),
+            fields.text("run", min_bytes=1, max_bytes=128) if fields.has("run") else None,
         )
 
 

@@ -25,6 +25,7 @@ from kubecoderun_sidecar.answers import (
     RunResult,
     RunState,
     RuntimeState,
+    SessionRef,
     SkippedFile,
     Started,
     StateAnswer,
@@ -71,6 +72,7 @@ __all__ = [
     "PREFIX",
     "Called",
     "Caller",
+    "CancelRequest",
     "Captured",
     "Event",
     "FileSlot",
@@ -125,6 +127,7 @@ PATH_OUTPUT = "/v1/output"
 PATH_CANCEL = "/v1/cancel"
 PATH_RESULTS = "/v1/results"
 PATH_RETIRE = "/v1/retire"
+PATH_RESERVE = "/v1/reserve"
 
 MAX_BODY_BYTES = 1 << 20
 """Largest request body."""
@@ -141,13 +144,6 @@ MAX_EVENT_BYTES = 1 << 20
 HEARTBEAT_SECONDS = 1.0
 TOOL_WAIT_SECONDS = 600.0
 ALL_TOOL_WAITS_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRef:
-    namespace: str
-    name: str
-    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +216,9 @@ class PrepareRequest:
             code = {"text": self.code.text}
         else:
             code = {"url": self.code.url, "bytes": self.code.bytes, "sha256": self.code.sha256}
-        session = {"namespace": self.session.namespace, "name": self.session.name, "uid": self.session.uid}
         return encode_object(
             {
-                "session": session,
+                "session": self.session.to_wire(),
                 "language": self.language,
                 "code": code,
                 "args": list(self.args),
@@ -250,13 +245,9 @@ class PrepareRequest:
     @classmethod
     def parse(cls, body: bytes) -> PrepareRequest:
         fields = decode_object(body, "prepare")
-        session, limits = fields.object("session"), fields.object("limits")
+        limits = fields.object("limits")
         return cls(
-            session=SessionRef(
-                session.text("namespace", min_bytes=1, max_bytes=63),
-                session.text("name", min_bytes=1, max_bytes=253),
-                session.text("uid", min_bytes=1, max_bytes=128),
-            ),
+            session=SessionRef.read(fields.object("session")),
             language=fields.text("language", min_bytes=1, max_bytes=32),
             code=_parse_code(fields.object("code")),
             args=fields.texts("args", max_items=1024),
@@ -376,14 +367,18 @@ class OutputTarget:
 @dataclass(frozen=True, slots=True)
 class StartRequest:
     """`result` None: no result.json is stored, and the preview is all there is. `outputs` None: no files are
-    handed back. `call_slots`: where the long inputs of tool calls go, a slot by the id of the call."""
+    handed back. `call_slots`: where the long inputs of tool calls go, a slot by the id of the call.
+    `run`: in a reserved pod, the UID of the session whose run is meant."""
 
     result: ResultTarget | None = None
     outputs: OutputTarget | None = None
     call_slots: tuple[FileSlot, ...] = ()
+    run: str | None = None
 
     def to_json(self) -> bytes:
         wire: dict[str, Any] = {}
+        if self.run is not None:
+            wire["run"] = self.run
         if (target := self.result) is not None:
             wire["result"] = {
                 "url": target.url,
@@ -411,6 +406,7 @@ class StartRequest:
             result,
             OutputTarget.read(outputs) if outputs is not None else None,
             tuple(map(_parse_slot, fields.objects("callSlots", max_items=MAX_CALLS))),
+            _parse_run(fields),
         )
 
 
@@ -419,3 +415,21 @@ def _parse_slot(fields: Fields) -> FileSlot:
         fields.text("id", min_bytes=1, max_bytes=64),
         fields.text("url", min_bytes=1, max_bytes=MAX_URL_BYTES),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """`run`: in a reserved pod, the UID of the session whose run is meant."""
+
+    run: str | None = None
+
+    def to_json(self) -> bytes:
+        return encode_object({} if self.run is None else {"run": self.run})
+
+    @classmethod
+    def parse(cls, body: bytes) -> CancelRequest:
+        return cls(_parse_run(decode_object(body, "cancel")))
+
+
+def _parse_run(fields: Fields) -> str | None:
+    return fields.text("run", min_bytes=1, max_bytes=128) if fields.has("run") else None

@@ -20,11 +20,13 @@ from kubecoderun_sidecar.protocol import (
     PATH_OUTPUT,
     PATH_PREPARE,
     PATH_READY,
+    PATH_RESERVE,
     PATH_RESULTS,
     PATH_RETIRE,
     PATH_START,
     PATH_STATE,
     Caller,
+    CancelRequest,
     PrepareRequest,
     ResultsRequest,
     SignatureError,
@@ -64,6 +66,7 @@ class Routes:
             PATH_CANCEL: ("POST", self._cancel),
             PATH_RESULTS: ("POST", self._results),
             PATH_RETIRE: ("POST", self._retire),
+            PATH_RESERVE: ("POST", self._reserve),
         }
 
     async def handle(self, request: Request, connection: Connection) -> None:
@@ -140,8 +143,12 @@ class Routes:
         found = await self._pod.output(caller, OutputRequest.parse(request.body))
         await connection.reply(200, found.to_json())
 
-    async def _cancel(self, caller: Caller, _request: Request, connection: Connection) -> None:
-        self._pod.cancel(caller)
+    async def _reserve(self, caller: Caller, _request: Request, connection: Connection) -> None:
+        self._pod.reserve(caller)
+        await connection.reply(200, b'{"state":"reserved"}')
+
+    async def _cancel(self, caller: Caller, request: Request, connection: Connection) -> None:
+        self._pod.cancel(caller, CancelRequest.parse(request.body))
         await connection.reply(202, b'{"state":"cancelling"}')
 
     async def _results(self, caller: Caller, request: Request, connection: Connection) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
 
 from kubecoderun_sidecar import metrics
 from kubecoderun_sidecar.delivery import Batch
@@ -29,8 +28,9 @@ from kubecoderun_sidecar.fields import ProtocolError, decode_object, encode_obje
 from kubecoderun_sidecar.frames import PIECE_BYTES, FrameDecoder, FrameError, encode_frame, frame_header
 from kubecoderun_sidecar.limits import Bounds
 from kubecoderun_sidecar.listing import ListedFile, Listing
+from kubecoderun_sidecar.observer import RunObserver, RuntimeLostError, UndeliverableError
 from kubecoderun_sidecar.pulling import Pull
-from kubecoderun_sidecar.toolcalls import AskedCall, parse_call
+from kubecoderun_sidecar.toolcalls import parse_call
 
 log = logging.getLogger(__name__)
 
@@ -40,40 +40,10 @@ WARM_SECONDS = 600.0
 ANSWER_SECONDS = 10.0
 """How long the runner may take for each piece of a delivery, and to confirm it; for each file it lists; and
 for each piece of one it hands over."""
+_FREE = frozenset({Phase.WARM, Phase.PREPARED, Phase.LISTED, Phase.ENDED, Phase.STOPPED})
+"""Where another delivery may begin, for a runner that takes several."""
 _JOINED_BYTES = 64 << 10
 """Up to this size several frames are copied together, and cost one system call."""
-
-
-class RuntimeLostError(Exception):
-    """The runner is gone or broke the protocol. The text is the sidecar's own, never the runner's."""
-
-
-class UndeliverableError(Exception):
-    """The runner cannot take a delivery, and has said why."""
-
-    def __init__(self, fault: DeliveryFault) -> None:
-        super().__init__(fault.kind)
-        self.fault = fault
-
-
-class RunObserver(Protocol):
-    """Takes what happens to a program, as it happens. Methods must not raise or block."""
-
-    def on_started(self) -> None: ...
-
-    def on_output(self, is_stderr: bool, chunk: memoryview) -> None:
-        """`chunk` is only valid during the call."""
-
-    def on_call(self, call: AskedCall) -> None:
-        """The program calls a tool."""
-
-    def on_exit(self, report: ExitReport) -> None:
-        """The program is over. `on_listed` or `on_lost` follows if files were wanted."""
-
-    def on_listed(self) -> None:
-        """The list of files is complete."""
-
-    def on_lost(self, detail: str) -> None: ...
 
 
 class RuntimeLink:
@@ -83,6 +53,7 @@ class RuntimeLink:
         self.phase: Phase | None = None
         """None while nobody has connected."""
         self.languages: frozenset[str] = frozenset()
+        self.features: frozenset[str] = frozenset()
         self.bounds = Bounds()
         self.was_warm = False
         self.settled = asyncio.Event()
@@ -96,6 +67,8 @@ class RuntimeLink:
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._fault: DeliveryFault | None = None
+        self._again = False
+        """The delivery in progress is one of several."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._listing: Listing | None = None
@@ -118,18 +91,24 @@ class RuntimeLink:
 
     # -- what the sidecar asks for
 
-    async def deliver(self, batches: AsyncGenerator[Batch], listing: Listing) -> None:
+    async def deliver(self, batches: AsyncGenerator[Batch], listing: Listing, *, again: bool = False) -> None:
         """Hand everything a run needs to a warm runner, and wait until it has it. `listing` will take the
         list of the run's files.
 
-        Nothing is sent before the first batch is there, so what is raised instead of it leaves the runner
-        untouched; what is raised later loses the runtime.
+        again: earlier runs may have been there, and a delivery that comes to nothing costs only its run.
+        Otherwise: nothing is sent before the first batch is there, so what is raised instead of it leaves the
+        runner untouched; what is raised later loses the runtime.
         Raises RuntimeLostError, UndeliverableError, or what `batches` raises.
         """
-        self._expect(Phase.WARM)
+        if again:
+            await self._become_free()
+        else:
+            self._expect(Phase.WARM)
         batch = await anext(batches, None)
-        self._expect(Phase.WARM)
+        if self.phase is Phase.LOST or not (again or self.phase is Phase.WARM):
+            raise RuntimeLostError(self._detail or "the runtime is not where it should be")
         self._enter(Phase.DELIVERING)
+        self._again, self._fault = again, None
         self._listing = listing
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -138,16 +117,33 @@ class RuntimeLink:
                 if batch.last:
                     self._enter(Phase.DELIVERED)
                 await self._drain()
+                self._check_taken()
                 batch = await anext(batches, None)
             await self._confirmed(self._waiter)
+            self._check_taken()
         except BaseException:
             # Whatever went wrong, the runner is in the middle of a delivery that will never be whole.
-            self.lose("the delivery to the runner broke off")
+            if again and not self.lost:
+                self._enter(Phase.STOPPED)
+            else:
+                self.lose("the delivery to the runner broke off")
             if self._fault is not None:
                 raise UndeliverableError(self._fault) from None
             raise
         finally:
             self._waiter = None
+
+    async def _become_free(self) -> None:
+        """Wait for what still comes of the run before, a file that was given up."""
+        if self._pull is not None:
+            await self._rest_of(self._pull)
+            self._pull = None
+        if self.phase not in _FREE:
+            raise RuntimeLostError(self._detail or "the runtime is not where it should be")
+
+    def _check_taken(self) -> None:
+        if self._fault is not None:
+            raise UndeliverableError(self._fault)
 
     def go(self, observer: RunObserver) -> None:
         """Start the prepared program; `observer` hears everything from now on, possibly at once."""
@@ -288,7 +284,8 @@ class RuntimeLink:
             case 0x44:  # D
                 self._handle_data(payload)
             case 0x48:  # H
-                self.languages = parse_hello(bytes(payload))
+                hello = parse_hello(bytes(payload))
+                self.languages, self.features = hello.languages, hello.features
                 self._enter(Phase.GREETED)
                 self._deadline(WARM_SECONDS, "the runner did not become warm in time")
             case 0x57:  # W
@@ -314,9 +311,22 @@ class RuntimeLink:
             case 0x55:  # U
                 self._handle_unreadable(bytes(payload))
             case _:  # F: its message is the user's word, so it goes nowhere
-                if self.phase in (Phase.DELIVERING, Phase.DELIVERED):
-                    self._fault = parse_fault(bytes(payload))
-                self.lose("the runner reported a fault")
+                self._handle_fault(bytes(payload))
+
+    def _handle_fault(self, payload: bytes) -> None:
+        delivering = self.phase in (Phase.DELIVERING, Phase.DELIVERED)
+        fault = parse_fault(payload)
+        if delivering:
+            self._fault = fault
+        elif self.phase is Phase.STOPPED and fault.kind != "other":
+            return  # about the delivery that was given up here too
+        if not (delivering and self._again and fault.kind != "other"):
+            self.lose("the runner reported a fault")
+            return
+        # The runner is still there for the next one, and only this delivery ends: `deliver` sees to that.
+        self._enter(Phase.STOPPED)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _handle_prepared(self, payload: bytes) -> None:
         decode_object(payload, "prepared")

@@ -122,7 +122,7 @@ def test_files_need_no_pool(kubectl: Kubectl) -> None:
 )
 def test_sessions_of_files_run_nothing(kubectl: Kubectl, field: str, value: Any) -> None:
     said = kubectl.create_refused(held(**{field: value}))
-    assert "a session of mode Files runs nothing: it must not have poolRef, language" in said
+    assert "a session of mode Files runs nothing: it must not have poolRef, workspaceRef, language" in said
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_sessions_of_files_run_nothing(kubectl: Kubectl, field: str, value: Any)
         (run(files=[file(A)]), "there must be files in mode Files, and in no other mode"),
         (held(files=None), "there must be files in mode Files, and in no other mode"),
         (held(files=[]), "should have at least 1 items"),
-        (run(mode="Workspace"), "Unsupported value"),
-        (run(poolRef=None), "a session of mode Run must have poolRef and language"),
-        (run(language=None), "a session of mode Run must have poolRef and language"),
+        (run(mode="Container"), "Unsupported value"),
+        (run(poolRef=None), "a session of mode Run must have language, and poolRef or workspaceRef"),
+        (run(language=None), "a session of mode Run must have language, and poolRef or workspaceRef"),
         (run(code=None), "there must be exactly one of code and codeRef"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -51,7 +51,7 @@ def error(reply: Reply, status: int) -> str:
 
 async def test_a_list_in_every_detail() -> None:
     async with running() as system:
-        resource = held(S, ENTRY, SECOND, expiresAt=FAR)
+        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(20))
         put(system, resource)
         uploaded = resource["metadata"]["creationTimestamp"]
         expected: dict[str, list[Any]] = {
@@ -102,7 +102,7 @@ async def test_a_list_in_every_detail() -> None:
 
 async def test_one_file_is_described() -> None:
     async with running() as system:
-        resource = held(S, ENTRY, SECOND, expiresAt=FAR)
+        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(20))
         put(system, resource)
         for query in ("", "?entity_id=a", "?kind=skill&id=s&version=2"):
             reply = await get(system, f"/sessions/{S}/objects/{G}{query}")
@@ -275,6 +275,7 @@ async def test_a_download_has_the_headers_that_clients_rely_on() -> None:
             "cache-control": "private, no-cache",
             "x-content-type-options": "nosniff",
             "connection": "close",
+            "x-codeapi-execution-profile": "default",
         }
         head = await get(system, f"/download/{S}/{F}", "HEAD")
         assert head.headers.pop("date")

@@ -62,6 +62,8 @@ TESTED_ELSEWHERE = {
     "limit_wait_seconds": "test_api_limits",
     "replicas": "test_api_limits",
     "idempotency_secret": "test_api_idempotency",
+    "stateful": "test_api_workspaces: assertions that do not hold",
+    "name_key": "test_api_workspaces: replicas with the same key",
     "max_upload_bytes": "test_api_uploads: 413",
     "upload_seconds": "test_api_uploads: 504",
     "uploads_at_once": "test_api_uploads: wait for their turn",

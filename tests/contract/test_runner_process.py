@@ -24,6 +24,7 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 def test_hello_says_what_it_can_do(runner: RunnerProcess) -> None:
     assert runner.hello["protocol"] == 1
     assert "py" in runner.hello["languages"]
+    assert runner.hello["features"] == ["again"]
 
 
 def test_a_missing_module_is_reported_and_the_rest_is_loaded(tmp_path: Path) -> None:

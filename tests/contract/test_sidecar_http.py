@@ -45,6 +45,8 @@ async def test_a_run_from_ready_to_finished(tmp_path: Path) -> None:
             "run": None,
             "runtime": "warm",
             "protocol": "1.1",
+            "reserved": False,
+            "started": 0,
         }
         body = job("print(1)", stdin="in", args=("a", "b"), env={"X": "y"}, timeout=7)
         prepared = await client.request("POST", "/v1/prepare", body)

@@ -4,7 +4,8 @@ and pools.
 Plain data in, sentences out: no clock, no client. The caller passes each change with the time it was seen
 (seconds of any steady clock) and calls `tick` about once a second for the promises that are about time.
 
-I1 a pod serves one owner for life. I2 a session never names two pods unless `status.attempts` rose. I3 no
+I1 a pod serves one owner for life; if that is a workspace, one run of it at a time. I2 a session never
+names two pods unless `status.attempts` rose. I3 no
 pod is created beyond the pool's target (replicas and waiting sessions) or its maxPods. I4 no pod outlives
 its owner by 60 s. I5 observedGeneration never exceeds the generation and never falls. I6 a terminal phase
 never changes. I7 every terminal session has a reason and a finish time.
@@ -12,6 +13,7 @@ never changes. I7 every terminal session has a reason and a finish time.
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 Object = dict[str, Any]
@@ -85,6 +87,8 @@ class Invariants:
         self._pods_of: dict[str, set[str]] = defaultdict(set)
         self._users_of: dict[str, set[str]] = defaultdict(set)
         self._served_by: dict[str, set[str]] = defaultdict(set)
+        self._turns: dict[str, dict[str, tuple[str, str, str]]] = defaultdict(dict)
+        """By workspace and run: when the run's program started and ended, and its name."""
         self._creations: list[Creation] = []
         self._told: set[str] = set()
 
@@ -119,8 +123,11 @@ class Invariants:
         uid, status = thing["metadata"]["uid"], thing.get("status") or {}
         request = thing.get("spec", {}).get("request", {})
         name = thing["metadata"]["name"]
-        session = self._sessions.setdefault(uid, Session(name, request.get("poolRef", {}).get("name")))
+        # A run in a workspace waits for its turn, not for a pod of the pool.
+        pool = None if "workspaceRef" in request else request.get("poolRef", {}).get("name")
+        session = self._sessions.setdefault(uid, Session(name, pool))
         self._one_pod(uid, session, status)
+        self._note_turn(uid, session, status)
         self._one_end(session, status)
         session.observed = self._generations(f"session {name}", thing, session.observed)
         session.phase = status.get("phase") or session.phase
@@ -162,6 +169,18 @@ class Invariants:
                     f"I2: session {session.name} was given {len(pods)} pods in {session.attempts} attempts"
                 )
 
+        for workspace, turns in self._turns.items():
+            times = sorted(turns.values())
+            for before, after in pairwise(times):
+                if after[0] < before[1]:
+                    both = f"{before[2]} and {after[2]}"
+                    self._tell(f"I1: {both} ran at the same time in workspace {workspace}")
+
+    def _note_turn(self, uid: str, session: Session, status: Object) -> None:
+        workspace, timings = (status.get("workspaceRun") or {}).get("uid"), status.get("timings") or {}
+        if workspace and timings.get("started") and timings.get("finished"):
+            self._turns[workspace][uid] = (timings["started"], timings["finished"], session.name)
+
     def _tell(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
@@ -183,12 +202,13 @@ class Invariants:
         if pod_uid and session.pod_uid and pod_uid != session.pod_uid and attempts <= session.attempts:
             self._tell(f"I2: session {session.name} names a second pod in attempt {attempts}")
         if pod_uid:
-            self._users_of[pod_uid].add(uid)
+            owner = (status.get("workspaceRun") or {}).get("uid") or uid
+            self._users_of[pod_uid].add(owner)
             # For an attempt, a status may name a pod that another session has: its sidecar decides.
             if (status.get("timings") or {}).get("started"):
-                self._served_by[pod_uid].add(uid)
+                self._served_by[pod_uid].add(owner)
             if len(self._served_by[pod_uid]) > 1:
-                self._tell(f"I1: pod {pod_uid} has run programs of {len(self._served_by[pod_uid])} sessions")
+                self._tell(f"I1: pod {pod_uid} has run programs of {len(self._served_by[pod_uid])} owners")
             session.pod_uid = pod_uid
         session.attempts = max(attempts, session.attempts)
 
@@ -261,9 +281,10 @@ class Invariants:
     def _owner_ended(self, uid: str, pod: Pod) -> float | None:
         """When the owner of a pod ended, or None while it lives. An owner nobody ever saw ended when the pod
         was seen."""
-        named_by = [self._sessions[user] for user in self._users_of.get(uid, ())]
+        named_by = [self._sessions.get(user) for user in self._users_of.get(uid, ())]
         if pod.session_uid is None and named_by:
-            ends = [session.ended_at for session in named_by if session.ended_at is not None]
+            # A workspace may be named by its run before it has been seen itself.
+            ends = [session.ended_at for session in named_by if session and session.ended_at is not None]
             return max(ends) if len(ends) == len(named_by) else None
         if pod.session_uid is not None:
             session = self._sessions.get(pod.session_uid)

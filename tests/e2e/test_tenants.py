@@ -115,6 +115,22 @@ def test_everything_of_one_user_is_deleted_with_kubectl(
     assert download(mine, kept) == 200
 
 
+def test_one_hint_of_two_tenants_means_two_workspaces(tenants: tuple[FrontEnd, FrontEnd], kube: Kube) -> None:
+    mine, others = tenants
+    hint = f"v2:conversation:{secrets.token_hex(16)}"
+    try:
+        first = mine.exec("open('secret.txt', 'w').write('mine')", runtime_session_hint=hint)
+        assert (first.status, first["runtime_status"]) == (200, "new"), first.body
+        look = others.exec("import os\nprint(os.path.exists('secret.txt'))", runtime_session_hint=hint)
+        assert (look["runtime_status"], look["stdout"]) == ("new", "False\n")
+        again = mine.exec("print(open('secret.txt').read())", runtime_session_hint=hint)
+        assert (again["runtime_status"], again["stdout"]) == ("reused", "mine\n")
+        assert look["runtime_session_id"] != first["runtime_session_id"] == again["runtime_session_id"]
+    finally:
+        selector = "kubecoderun.io/tenant in (e2e-0,e2e-1)"
+        kube.kubectl("delete", "esess", "-n", "kubecoderun", "-l", selector)
+
+
 def test_a_key_that_nobody_knows_is_refused(deployment: Deployment) -> None:
     stranger = FrontEnd(deployment.endpoint, f"kcr-{secrets.token_hex(12)}")
     assert send(stranger, "a.txt", b"1").status == 401

@@ -144,9 +144,10 @@ class System:
         """Change fields of the pool's spec."""
         await self.api.request("PATCH", f"{POOLS}/{POOL}", {"spec": spec}, MERGE_PATCH)
 
-    async def session(self, code: str, **request: Any) -> Json:
-        """Create a session, as kubectl would."""
-        given = {"poolRef": {"name": POOL}, "language": "py", "code": code, **request}
+    async def session(self, code: str | None, **request: Any) -> Json:
+        """Create a session, as kubectl would; a value of None leaves a field out."""
+        fields = {"poolRef": {"name": POOL}, "language": "py", "code": code, **request}
+        given = {key: value for key, value in fields.items() if value is not None}
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.SESSION_KIND,

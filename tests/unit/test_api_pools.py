@@ -30,6 +30,7 @@ def test_facts_of_a_pool_and_their_defaults() -> None:
         timeout_seconds=30,
         max_timeout_seconds=300,
         ttl_seconds=600,
+        workspaces=20,
     )
     pool = read_pool(resource("p", "js", available=True, onEmpty={"policy": "Reject"}))
     assert (pool.available, pool.waits, pool.languages) == (True, False, frozenset({"js"}))
@@ -40,6 +41,7 @@ def test_the_time_limit_of_a_run(requested: int | None, limit: int) -> None:
     pool = read_pool(resource("p"))
     assert pool.time_limit(requested) == limit
     assert pool.longest_wait(requested) == 60 + limit
+    assert pool.longest_turn(requested) == 120 + limit, "for its pod, and for its turn"
     assert read_pool(resource("p", onEmpty={"policy": "Reject"})).longest_wait(requested) == limit
 
 

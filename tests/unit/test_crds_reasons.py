@@ -50,8 +50,10 @@ def test_phases_with_one_reason() -> None:
     assert phase_of(Reason.TOOL_WAIT_EXPIRED) is Phase.TIMED_OUT
     assert phase_of(Reason.CANCELLED) is Phase.CANCELLED
     assert phase_of(Reason.FILES_HELD) is Phase.HELD
+    assert phase_of(Reason.IDLE_TIMEOUT) is Phase.TIMED_OUT
+    assert phase_of(Reason.MAX_LIFETIME) is Phase.TIMED_OUT
     failed = [r for r in Reason if r not in NON_TERMINAL_REASONS and phase_of(r) is Phase.FAILED]
-    assert len(failed) == len(Reason) - len(NON_TERMINAL_REASONS) - 5
+    assert len(failed) == len(Reason) - len(NON_TERMINAL_REASONS) - 7
 
 
 def test_every_pool_reason_belongs_to_a_condition() -> None:

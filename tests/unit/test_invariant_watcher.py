@@ -86,7 +86,38 @@ def test_i1_a_pod_runs_programs_of_two_sessions(seen: Invariants) -> None:
     seen.session(session("s2", "Running", pod={"uid": "p1"}, timings=started), False, 0.0)
     assert seen.broken == [], "an attempt that its sidecar has refused"
     seen.session(session("s1", "Succeeded", pod={"uid": "p1"}, timings=started), False, 1.0)
-    assert "I1: pod p1 has run programs of 2 sessions" in seen.broken
+    assert "I1: pod p1 has run programs of 2 owners" in seen.broken
+
+
+def in_workspace(uid: str, started: int, finished: int, workspace: str = "w1") -> Object:
+    times = {"started": f"2026-01-01T00:00:{started:02}Z", "finished": f"2026-01-01T00:00:{finished:02}Z"}
+    done = {**DONE, "timings": {**DONE["timings"], **times}}
+    number = {"uid": workspace, "number": started}
+    made = session(uid, "Succeeded", pod={"uid": "p1"}, workspaceRun=number, **done)
+    made["spec"]["request"]["workspaceRef"] = {"name": "mine"}
+    return made
+
+
+def test_runs_take_turns_in_the_pod_of_their_workspace(seen: Invariants) -> None:
+    seen.pod(pod("p1", "assigned", "w1"), False, 0.0)
+    seen.session(session("w1", "Active", pod={"uid": "p1"}, attempts=1), False, 0.0)
+    seen.session(in_workspace("r1", 1, 3), False, 1.0)
+    seen.session(in_workspace("r2", 3, 9), False, 2.0)
+    assert broken(seen) == "", "the pod lives as long as its workspace"
+    seen.session(session("w1", "TimedOut", pod={"uid": "p1"}, **DONE), False, 1000.0)
+    assert "I4: pod p1 (assigned) outlives its owner" in broken(seen, 1100.0)
+
+
+def test_i1_two_runs_at_the_same_time_in_a_workspace(seen: Invariants) -> None:
+    seen.session(in_workspace("r1", 1, 5), False, 1.0)
+    seen.session(in_workspace("r2", 4, 9), False, 2.0)
+    assert "I1: r1 and r2 ran at the same time in workspace w1" in broken(seen)
+
+
+def test_i1_runs_of_two_workspaces_name_one_pod(seen: Invariants) -> None:
+    seen.session(in_workspace("r1", 1, 2), False, 1.0)
+    seen.session(in_workspace("r2", 4, 9, "w2"), False, 2.0)
+    assert "I1: pod p1 has run programs of 2 owners" in broken(seen)
 
 
 def test_i2_a_second_pod_needs_a_second_attempt(seen: Invariants) -> None:

@@ -59,6 +59,7 @@ def order(inputs: list[tuple[str, int]] = (), code: int = 0, **more: object) -> 
 def deliver(folder: int, files: list[tuple[str, bytes]], *, read_only: bool = False) -> Delivery:
     """Bring files in, in uneven pieces."""
     taking = Delivery(order([(path, len(data)) for path, data in files]), folder, "main.py")
+    taking.begin()
     for path, data in files:
         announce = frames.encode_json(b"N", path=path, bytes=len(data), readOnly=read_only)
         taking.take(b"N", announce[frames.HEADER_BYTES :])
@@ -268,9 +269,9 @@ def test_files_that_cannot_fit_are_refused_before_they_come(
     folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "free_bytes", lambda _folder: 1000)
-    Delivery(order([("a", 1000)]), folder, "main.py")
+    Delivery(order([("a", 1000)]), folder, "main.py").begin()
     with pytest.raises(UndeliverableError) as caught:
-        Delivery(order([("b", 999), ("c", 2)]), folder, "main.py")
+        Delivery(order([("b", 999), ("c", 2)]), folder, "main.py").begin()
     assert caught.value.kind == "inputs_too_large"
 
 
@@ -278,6 +279,7 @@ def test_files_that_cannot_fit_are_refused_before_they_come(
 def test_a_folder_that_is_full_meanwhile(folder: int, kind: bytes) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     taking = Delivery(order([("a", 5000)], code=5000), folder, "main.py")
+    taking.begin()
     taking.take(b"N", b'{"path":"a","bytes":5000}')
     if kind == b"C":
         taking.take(b"D", memoryview(bytes(5000)))
@@ -313,6 +315,7 @@ def test_a_folder_that_is_full_meanwhile(folder: int, kind: bytes) -> None:
 )
 def test_frames_out_of_order_or_out_of_bounds(folder: int, sent: list[tuple[bytes, bytes]]) -> None:
     taking = Delivery(order([("a", 2), ("b", 1)], code=1), folder, "main.py")
+    taking.begin()
     *fine, wrong = sent
     for kind, payload in fine:
         taking.take(kind, payload)

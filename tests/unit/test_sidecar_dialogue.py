@@ -93,7 +93,9 @@ def test_real_time_signals_have_names() -> None:
 
 
 def test_hello() -> None:
-    assert parse_hello(b'{"protocol":1,"languages":["py","js"],"later":1}') == {"py", "js"}
+    hello = parse_hello(b'{"protocol":1,"languages":["py","js"],"later":1}')
+    assert (hello.languages, hello.features) == ({"py", "js"}, set())
+    assert parse_hello(b'{"protocol":1,"languages":[],"features":["again"]}').features == {"again"}
     for bad in (b'{"protocol":2,"languages":[]}', b'{"languages":[]}', b'{"protocol":1,"languages":[1]}'):
         with pytest.raises(ProtocolError, match="hello"):
             parse_hello(bad)

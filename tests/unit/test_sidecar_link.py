@@ -13,9 +13,10 @@ from kubecoderun_sidecar.delivery import Batch
 from kubecoderun_sidecar.dialogue import ALLOWED, ExitReport, Phase
 from kubecoderun_sidecar.frames import PIECE_BYTES, encode_frame
 from kubecoderun_sidecar.listing import Listing
+from kubecoderun_sidecar.observer import RuntimeLostError
 from kubecoderun_sidecar.protocol import Limits
 from kubecoderun_sidecar.pulling import UnreadableError
-from kubecoderun_sidecar.runtime import RuntimeLink, RuntimeLostError
+from kubecoderun_sidecar.runtime import RuntimeLink
 
 EXIT = {"exitCode": 0, "cpuSeconds": 0, "maxRssBytes": 0, "wallSeconds": 0}
 LIMITS = Limits(files=4, file_bytes=PIECE_BYTES * 2, total_file_bytes=PIECE_BYTES * 4)

@@ -17,6 +17,7 @@ from kubecoderun_api import (
     runs,
     schemas,
     wire,
+    workspaces,
 )
 from kubecoderun_api.admission import TooMany
 from kubecoderun_api.answers import Answer
@@ -25,6 +26,7 @@ from kubecoderun_api.connection import SESSION_HEADER, ExecResponse
 from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.pools import Pool, excess_wait
+from kubecoderun_api.profiles import Profile
 from kubecoderun_api.references import Reference
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
@@ -48,8 +50,9 @@ async def execute(request: Request) -> Response:
     context: RequestContext = request.scope[CONTEXT]
     body, principal = await authorised_body(request, services)
     call = wire.parse_exec(body)
+    call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
-    pool = pool_for(services, call.language)
+    pool = _pool_for(services, call, context)
     secret = services.settings.idempotency_secret
     claim = None
     key = request.headers.get(idempotency.HEADER)
@@ -58,12 +61,12 @@ async def execute(request: Request) -> Response:
             text = "Idempotency keys are not served here: KCR_IDEMPOTENCY_SECRET is not set."
             wire.refuse(text, error="idempotency_unavailable")
         claim = idempotency.claim(secret.get_secret_value().encode(), principal, key, call, files)
-    else:
+    elif call.hint is None:  # in a workspace that is there already, a run needs no other pod
         full = full_queue(services, context, pool, call.language)
         if full is not None:
             return full
-        if _wants_no_answer(request):
-            return await _submit(services, context, principal, call, files, pool)
+    if claim is None and _wants_no_answer(request):
+        return await _submit(services, context, principal, call, files, pool)
     return _respond(services, context, principal, call, files, pool, claim)
 
 
@@ -109,7 +112,7 @@ def _respond(
         context.facts["inputs"] = len(files)
 
     async def first() -> Answer:
-        full = _full(services, pool, call.language) if claim else None
+        full = _full(services, pool, call.language) if claim and call.hint is None else None
         if full is not None:
             return full
         try:
@@ -127,8 +130,10 @@ def _respond(
             answer = await first()
         else:
             longest = runs.longest_wait(services, call, pool)
+            place = runs.place_of(services, principal, call, pool)
             answer = await services.repeats.run(
-                claim, lambda: repetition.once(services, principal, claim, first, wait_seconds=longest)
+                claim,
+                lambda: repetition.once(services, principal, claim, first, wait_seconds=longest, place=place),
             )
         context.facts["reason"] = answer.reason
         return answer
@@ -179,6 +184,23 @@ def _full(services: Services, pool: Pool, language: str) -> Answer | None:
     full = answers.busy("QueueFull", min(excess, 3600))
     services.metrics.runs.labels(language, full.reason).inc()
     return full
+
+
+def _pool_for(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:
+    """The pool for a call, which loses its hint if no pool has workspaces for its language."""
+    pool = pool_for(services, call.language)
+    if call.hint is None:
+        return pool
+    steady = services.pools.choose_for_workspace(call.language)
+    if steady is not None:
+        context.profile = Profile.STATEFUL
+        return steady
+    call.hint = None
+    if context.profile is Profile.STATEFUL:
+        wire.refuse(
+            f"No pool keeps state between runs of {call.language}.", error="stateful_workspace_unsupported"
+        )
+    return pool
 
 
 def pool_for(services: Services, language: str) -> Pool:

@@ -7,10 +7,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import continuations, openapi, references, schemas, toolcalls, wire
+from kubecoderun_api import continuations, openapi, references, schemas, toolcalls, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
+from kubecoderun_api.profiles import Profile
 from kubecoderun_api.routes.exec import full_queue, pool_for, response_of
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
@@ -51,6 +52,12 @@ def _start(
     if request.headers.get(toolcalls.WORKSPACE_HEADER):
         wire.refuse(
             "Workspaces on a machine of the user's own are not offered here.",
+            error="stateful_workspace_unsupported",
+        )
+    hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
+    if hint is not None and context.profile is Profile.STATEFUL:
+        wire.refuse(
+            "Programs that call tools run alone, not in a runtime session.",
             error="stateful_workspace_unsupported",
         )
     call = toolcalls.parse_start(body)

@@ -77,6 +77,11 @@ class Sidecar:
     """Input files are there when this is set; until then prepare does not answer."""
     targets: list[StartRequest] = field(default_factory=list)
     """What each start brought."""
+    reserved: bool = False
+    started: list[str] = field(default_factory=list)
+    """UIDs of the sessions whose programs were started, in that order."""
+    outdated: bool = False
+    """It does not know of workspaces."""
     waiting: dict[str, ToolCall] = field(default_factory=dict)
     """Tool calls without a result."""
     given: dict[str, ToolResult] = field(default_factory=dict)
@@ -106,19 +111,35 @@ class Sidecar:
             return _refuse(412, Refusal("stale_epoch", epoch=self.epoch))
         self.epoch = caller.epoch
         if call == "state":
-            return web.Response(body=StateAnswer(self.owner, self.epoch, self._state(), "warm").to_json())
+            session = self.request.session if self.request is not None else None
+            state = StateAnswer(
+                self.owner,
+                self.epoch,
+                self._state(),
+                "warm",
+                session=session,
+                reserved=self.reserved,
+                started=self.starts,
+            )
+            return web.Response(body=state.to_json())
         wanted = Owner("retired" if call == "retire" else "session", caller.session_uid)
         if self.owner is not None and (self.owner.kind != wanted.kind or self.owner.uid != wanted.uid):
             return _refuse(409, Refusal("bound", owner=self.owner))
         if call == "retire":
             self.owner = wanted
             return web.json_response({})
+        if call == "reserve":
+            if self.outdated:
+                return _refuse(404, Refusal("not_found"))
+            self.owner, self.reserved = wanted, True
+            return web.json_response({})
         if call == "prepare":
             response = await self._prepare(wanted, body)
             if self.unreachable and request.transport is not None:
                 request.transport.abort()
             return response
-        if self.owner is None or self.request is None:
+        run = protocol.CancelRequest.parse(body).run if call in ("cancel", "start", "output") else None
+        if self.owner is None or self.request is None or run not in (None, self.request.session.uid):
             return _refuse(409, Refusal("not_prepared"))
         if call == "cancel":
             self.cancelled = True
@@ -160,6 +181,11 @@ class Sidecar:
         self.owner = wanted
         if self.fetching is not None:
             await self.fetching.wait()
+        if self.reserved and self.request is not None and self.request.session != request.session:
+            if self._state() == "running":
+                return _refuse(409, Refusal("run_in_progress"))
+            self._run, self.result, self.cancelled, self.written = None, None, False, b""
+            self._done, self._wake = asyncio.Event(), asyncio.Event()
         self.request = request
         return web.json_response({"state": "prepared"})
 
@@ -168,6 +194,8 @@ class Sidecar:
         self.targets.append(self.target)
         if self._run is None:
             self.starts += 1
+            assert self.request is not None
+            self.started.append(self.request.session.uid)
             self.started_at = moment()
             self._run = asyncio.get_running_loop().create_task(self._program())
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

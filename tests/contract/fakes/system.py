@@ -119,6 +119,18 @@ class System:
             name, {key: value for key, value in given.items() if value is not None}, expires_at
         )
 
+    def workspace(self, name: str = "mine", *, pool: str = "python", **request: Any) -> Json:
+        """Create a session of mode Workspace."""
+        return self._create(name, {"mode": "Workspace", "poolRef": {"name": pool}, **request}, None)
+
+    def run_in(self, workspace: str, code: str, **request: Any) -> Json:
+        """Create a session that runs in a workspace."""
+        given = {"workspaceRef": {"name": workspace}, "language": "py", "code": code, **request}
+        return self._create("", given, None)
+
+    def delete(self, session: Json) -> None:
+        self.api.store.delete(names.SESSION_PLURAL, NAMESPACE, session["metadata"]["name"])
+
     def files(self, *files: Json, name: str = "", expires_at: str | None = None, **request: Any) -> Json:
         """Create a session that holds files, by default one of three bytes, as an upload does."""
         name = name or names.session_name()

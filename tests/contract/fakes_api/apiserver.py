@@ -101,6 +101,8 @@ class FakeApiServer:
     delete_statuses: list[int] = field(default_factory=list)
     before_patch: Callable[[], None] = lambda: None
     """Called before a patch is applied: what somebody else does in between."""
+    before_delete: Callable[[], None] = lambda: None
+    """The same before a deletion."""
     watch_statuses: list[int] = field(default_factory=list)
     """Statuses to answer the next watches of sessions with."""
     deaf: bool = False
@@ -289,6 +291,7 @@ class FakeApiServer:
         self.requests[f"delete {plural}"] += 1
         if self.delete_statuses:
             return _status(self.delete_statuses.pop(0))
+        self.before_delete()
         found = self.objects.get((plural, name))
         if found is None:
             return _status(404, "NotFound")
