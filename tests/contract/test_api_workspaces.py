@@ -129,6 +129,7 @@ async def test_one_that_ends_before_the_turn_costs_the_caller_nothing() -> None:
         operator.lose = {workspaces(system)[0]["metadata"]["name"]}
         reply = await system.exec("x" * 20_000, runtime_session_hint=HINT)
         assert (reply.status, reply.json["runtime_status"]) == (200, "new")
+        assert reply.headers["kcr-session-id"] == reply.json["session_id"]
         last = system.api.objects[names.SESSION_PLURAL, reply.json["session_id"]]
         assert last["spec"]["request"]["codeRef"]["bytes"] == 20_000
 
