@@ -138,10 +138,9 @@ class Watchers:
         answer = answers.from_status(
             name, status, stored=stored, retry_after_seconds=self._retry_after_seconds
         )
-        workspace = workspaces.id_of(session["spec"]["request"])
-        if workspace is not None:
-            answer = answers.in_runtime_session(answer, workspace, status)
-        return answer, stored
+        workspace = session["spec"]["request"].get("workspaceRef") or {}
+        runtime = workspaces.runtime_id(workspace.get("name") or "")
+        return answer if runtime is None else answers.in_runtime_session(answer, runtime, status), stored
 
     async def _end(self, session: Json, told: Progress) -> AsyncIterator[bytes]:
         answer, stored = await self._answer(session)

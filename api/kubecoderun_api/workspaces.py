@@ -33,7 +33,6 @@ Json = dict[str, Any]
 HINT: Final = "runtime_session_hint"
 _HINT: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _DIGITS: Final = 40
-_NAME: Final = re.compile(rf"ws-([0-9a-f]{{{_DIGITS}}})")
 _PAUSE: Final = 0.05
 ATTEMPTS: Final = 3
 """Workspaces that may end under one call before it is answered with an error."""
@@ -54,6 +53,10 @@ def hint_of(body: Mapping[str, Any], profile: Profile | None) -> str | None:
     return None if profile is Profile.DEFAULT else value
 
 
+_PREFIX: Final = "ws-"
+_ID_PREFIX: Final = "rt_"
+
+
 @dataclass(frozen=True)
 class Place:
     """The workspace of a hint."""
@@ -65,19 +68,18 @@ class Place:
     pool: str
 
 
+def runtime_id(workspace: str) -> str | None:
+    """What clients are told of the workspace of that name; None if no hint has led to it."""
+    digits = workspace.removeprefix(_PREFIX)
+    return None if digits == workspace else f"{_ID_PREFIX}{digits}"
+
+
 def place(key: bytes, pool: str, hint: str, principal: Principal) -> Place:
     """The workspace of a hint, for this tenant and user, in this pool."""
     who = [principal.tenant, principal.user, principal.user is not None and principal.vouched]
     told = json.dumps([*who, pool, hint]).encode()
     digits = hmac.new(key, b"workspace\n" + told, hashlib.sha256).hexdigest()[:_DIGITS]
-    return Place(f"ws-{digits}", f"rt_{digits}", pool)
-
-
-def id_of(request: Mapping[str, Any]) -> str | None:
-    """What clients are told of the workspace that a session's `spec.request` names; None if it names none, or
-    one that no hint leads to."""
-    named = _NAME.fullmatch((request.get("workspaceRef") or {}).get("name") or "")
-    return f"rt_{named[1]}" if named else None
+    return Place(f"{_PREFIX}{digits}", f"{_ID_PREFIX}{digits}", pool)
 
 
 class Workspaces:

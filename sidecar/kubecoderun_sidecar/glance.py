@@ -29,7 +29,7 @@ class OutputRequest:
 
     def to_json(self) -> bytes:
         wire = {"stdout": self.stdout, "stderr": self.stderr, "waitSeconds": self.wait_seconds}
-        return encode_object(wire if self.run is None else wire | {"run": self.run})
+        return encode_object(wire if self.run is None else {**wire, "run": self.run})
 
     @classmethod
     def parse(cls, body: bytes) -> OutputRequest:

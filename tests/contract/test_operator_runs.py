@@ -303,11 +303,12 @@ async def test_many_sessions_at_once_each_have_a_pod_of_their_own() -> None:
         pods = set()
         for number, session in enumerate(sessions):
             status = await system.ended(session, seconds=60)
+            assert status["reason"] == "Succeeded", status
             assert status["result"]["stdout"] == str(number)
             pods.add(status["pod"]["uid"])
         assert len(pods) == 50
         assert all(sidecar.starts <= 1 for sidecar in system.node.sidecars.values())
-        await system.until(lambda: len(system.pods()) == len(system.ready_pods()) == 20, "a full pool", 20)
+        await system.until(lambda: len(system.pods()) == len(system.ready_pods()) == 20, "a full pool", 60)
 
 
 async def test_a_sidecar_that_is_not_warm_is_passed_over() -> None:
