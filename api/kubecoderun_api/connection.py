@@ -82,7 +82,6 @@ class ExecResponse(Response):
         super().__init__()
         self._run = run
         self._session = session
-        self._session_header = (SESSION_HEADER, session.encode())
         self._requested_at = requested_at
         self._policy = policy
         self._exchange = exchange
@@ -125,7 +124,7 @@ class ExecResponse(Response):
             if last_space is None:
                 self._exchange.late = True
                 self._on_late()
-                headers = [JSON_TYPE, self._session_header]
+                headers = [JSON_TYPE, (SESSION_HEADER, self._session.encode())]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
             last_space = loop.time()
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
@@ -136,7 +135,9 @@ class ExecResponse(Response):
         else:
             body = _compact(answer.body)
             length = str(len(body)).encode()
-            headers = [JSON_TYPE, (b"content-length", length), self._session_header]
+            # a run may have been tried again under another name
+            session = str(answer.body.get("session_id") or self._session)
+            headers = [JSON_TYPE, (b"content-length", length), (SESSION_HEADER, session.encode())]
             headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

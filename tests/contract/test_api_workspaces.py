@@ -67,6 +67,26 @@ async def test_runs_with_one_hint_share_a_workspace() -> None:
         assert {one["spec"]["request"]["workspaceRef"]["name"] for one in runs} == {name}
 
 
+async def test_runs_that_nobody_waits_for() -> None:
+    """Handed in, they run in the workspace of their hint; later they are answered as /exec would."""
+    async with running() as system:
+        Operator(system)
+        headers = {"X-API-Key": KEY}
+        call = {"lang": "py", "code": "x" * 20_000, "runtime_session_hint": HINT}
+        first = await system.request("POST", "/exec", call, headers | {"Prefer": "respond-async"})
+        assert first.status == 202
+        second = await system.exec(runtime_session_hint=HINT)
+        told = (await system.request("GET", first.json["result"], headers=headers)).json
+        assert (told["stdout"], told["runtime_status"]) == ("there\n", "new")
+        assert told["runtime_session_id"] == second.json["runtime_session_id"]
+        assert second.json["runtime_status"] == "reused"
+        again = await system.request("GET", f"/exec/{second.json['session_id']}", headers=headers)
+        assert again.json == second.json
+        (workspace,) = workspaces(system)
+        unknown = await system.request("GET", f"/exec/{workspace['metadata']['name']}", headers=headers)
+        assert unknown.status == 400, "a workspace is no run"
+
+
 async def test_another_hint_is_another_workspace_and_none_is_no_workspace() -> None:
     async with running() as system:
         Operator(system)
@@ -109,6 +129,7 @@ async def test_one_that_ends_before_the_turn_costs_the_caller_nothing() -> None:
         operator.lose = {workspaces(system)[0]["metadata"]["name"]}
         reply = await system.exec("x" * 20_000, runtime_session_hint=HINT)
         assert (reply.status, reply.json["runtime_status"]) == (200, "new")
+        assert reply.headers["kcr-session-id"] == reply.json["session_id"]
         last = system.api.objects[names.SESSION_PLURAL, reply.json["session_id"]]
         assert last["spec"]["request"]["codeRef"]["bytes"] == 20_000
 

@@ -28,7 +28,11 @@ def question(session: Json, **more: Any) -> Question:
 
 async def begun(made: System, code: str) -> Json:
     """A session that the operator has seen."""
-    session = made.session(code)
+    return await known(made, made.session(code))
+
+
+async def known(made: System, session: Json) -> Json:
+    """The session, once the operator has seen it."""
     uid = session["metadata"]["uid"]
     await made.until(lambda: any(app.desk.run_of(uid) for app, _ in made.apps), "the session is served")
     return session
@@ -96,6 +100,22 @@ async def test_a_session_that_waits_for_a_pod(key_file: Path) -> None:
         session = await begun(made, "print:late sleep:30")
         assert (await asker.glance(question(session, wait_seconds=0.05))).run in ("waiting", "running")
         assert (await asker.glance(question(session, wait_seconds=15))).stdout.data == b"late"
+
+
+async def test_runs_in_a_workspace(key_file: Path) -> None:
+    async with operating(relay_key_file=key_file) as made, asking(made.apps[0][0]) as asker:
+        made.pool()
+        await made.ready(2)
+        workspace = made.workspace()
+        first = await known(made, made.run_in("mine", "print:one sleep:30"))
+        seen = await asker.glance(question(first, wait_seconds=15))
+        assert (seen.run, seen.stdout.data) == ("running", b"one")
+        second = await known(made, made.run_in("mine", "print:another sleep:30"))
+        assert (await asker.glance(question(second, wait_seconds=0.1))).run == "waiting"
+        made.cancel(first)
+        seen = await asker.glance(question(second, wait_seconds=15))
+        assert (seen.run, seen.stdout.data) == ("running", b"another")
+        assert (await asker.glance(question(workspace))).run == "waiting", "it runs nothing itself"
 
 
 async def test_nobody_watches_nobody_asks(key_file: Path) -> None:

@@ -12,6 +12,8 @@ from kubecoderun_sidecar.protocol import (
     CancelRequest,
     FormTarget,
     InputFile,
+    OutputAnswer,
+    OutputRequest,
     OutputTarget,
     RunResult,
     StartRequest,
@@ -90,13 +92,30 @@ async def test_one_run_at_a_time(tmp_path: Path) -> None:
                 break
             await asyncio.sleep(0.05)
         assert (await prepare(client, "print(2)", "r2")).json["error"] == "run_in_progress"
-        for path, body in (("/v1/cancel", CancelRequest("r2").to_json()), ("/v1/start", grant("r2"))):
+        for path, body in (
+            ("/v1/cancel", CancelRequest("r2").to_json()),
+            ("/v1/start", grant("r2")),
+            ("/v1/output", OutputRequest(run="r2").to_json()),
+        ):
             refused = await client.request("POST", path, body, session=OWNER)
             assert (refused.status, refused.json["error"]) == (409, "not_prepared")
         cancel = CancelRequest("r1").to_json()
         assert (await client.request("POST", "/v1/cancel", cancel, session=OWNER)).status == 202
         assert (await going).reason == "Cancelled"
         assert (await execute(client, "print(2)", "r2")).stdout.text == "2\n"
+
+
+async def test_output_of_the_run_whose_turn_it_is(tmp_path: Path) -> None:
+    async with pod(tmp_path) as (_sidecar, client, _runner):
+        await reserve(client)
+        await execute(client, "print('of the first')", "r1")
+        assert (await prepare(client, "print('now', flush=True); input()", "r2")).status == 200
+        other = Client(client._port)
+        going = asyncio.create_task(other.result(grant("r2"), session=OWNER))
+        body = OutputRequest(0, 0, 20.0, "r2").to_json()
+        seen = OutputAnswer.parse((await client.request("POST", "/v1/output", body, session=OWNER)).body)
+        assert seen.stdout.data == b"now\n"
+        assert (await going).stdout.text == "now\n"
 
 
 async def test_attaching_again_gives_the_same_result_until_the_next_run(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ async def execute(request: Request) -> Response:
         full = full_queue(services, context, pool, call.language)
         if full is not None:
             return full
-        if _wants_no_answer(request):
-            return await _submit(services, context, principal, call, files, pool)
+    if claim is None and _wants_no_answer(request):
+        return await _submit(services, context, principal, call, files, pool)
     return _respond(services, context, principal, call, files, pool, claim)
 
 

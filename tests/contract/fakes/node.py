@@ -138,7 +138,7 @@ class Sidecar:
             if self.unreachable and request.transport is not None:
                 request.transport.abort()
             return response
-        run = protocol.CancelRequest.parse(body).run if call in ("cancel", "start") else None
+        run = protocol.CancelRequest.parse(body).run if call in ("cancel", "start", "output") else None
         if self.owner is None or self.request is None or run not in (None, self.request.session.uid):
             return _refuse(409, Refusal("not_prepared"))
         if call == "cancel":
@@ -184,7 +184,7 @@ class Sidecar:
         if self.reserved and self.request is not None and self.request.session != request.session:
             if self._state() == "running":
                 return _refuse(409, Refusal("run_in_progress"))
-            self._run, self.result, self.cancelled = None, None, False
+            self._run, self.result, self.cancelled, self.written = None, None, False, b""
             self._done, self._wake = asyncio.Event(), asyncio.Event()
         self.request = request
         return web.json_response({"state": "prepared"})
