@@ -1,5 +1,6 @@
 """Back-pressure as clients see it: 429 with the body they read, in time."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -60,3 +61,24 @@ async def test_a_run_is_held_back_for_a_place_rather_than_refused() -> None:
         system.api.answer = lambda session: succeeded("second")
         system.api.finish(made["metadata"]["name"], succeeded("first"))
         assert [(await one).json["stdout"] for one in (first, second)] == ["first", "second"]
+
+
+async def test_programs_that_call_tools_are_runs_of_their_tenant() -> None:
+    """They share the limit with other runs; bringing them results is no new one."""
+    settings = {"tenant_runs_per_minute": 1, "tenant_burst": 1, "limit_wait_seconds": 0}
+    async with running(**settings) as system:
+        code = {"code": "print(await add(a=1))", "tools": [{"name": "add"}]}
+        call = asyncio.create_task(system.request("POST", "/exec/programmatic", code, {"X-API-Key": KEY}))
+        name = (await system.api.created())["metadata"]["name"]
+        paused = {"phase": "Running", "reason": "WaitingForTools"}
+        system.api.finish(name, {**paused, "toolCalls": {"call_001": {"name": "add", "input": "{}"}}})
+        told = (await call).json
+        again = await system.request("POST", "/exec/programmatic", code, {"X-API-Key": KEY})
+        assert (again.status, again.json["error"]) == (429, "rate_limited")
+        assert (await system.exec()).status == 429
+        results = [{"call_id": "call_001", "result": 1, "is_error": False}]
+        body = {"continuation_token": told["continuation_token"], "tool_results": results}
+        go_on = asyncio.create_task(system.request("POST", "/exec/programmatic", body, {"X-API-Key": KEY}))
+        await system.api.until(lambda: "toolResults" in system.api.sessions()[0]["spec"])
+        system.api.finish(name, succeeded())
+        assert (await go_on).json["status"] == "completed"

@@ -1,7 +1,7 @@
 """POST /exec: one program, one answer."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -81,12 +81,12 @@ async def _submit(
     """Make the session and say its name; the rest is between operator and whoever asks later."""
     session = names.session_name()
     context.facts.update(session=session, language=call.language, pool=pool.name)
-    try:
-        async with services.admission.run(principal.tenant):
-            answer = await runs.submit(services, principal, session, call, files, pool)
-    except TooMany as error:
-        services.metrics.runs.labels(call.language, "TenantLimit").inc()
-        answer = answers.busy("TenantLimit", error.retry_after_seconds, error.text)
+    answer = await within_limits(
+        services,
+        principal,
+        call.language,
+        lambda: runs.submit(services, principal, session, call, files, pool),
+    )
     context.facts["reason"] = answer.reason
     return JSONResponse(answer.body, answer.status, answer.headers | {SESSION_HEADER.decode(): session})
 
@@ -115,15 +115,13 @@ def _respond(
         full = _full(services, pool, call.language) if claim and call.hint is None else None
         if full is not None:
             return full
-        try:
-            async with services.admission.run(principal.tenant):
-                fingerprint = claim.fingerprint if claim else ""
-                return await runs.run(
-                    services, principal, session, call, files, pool, fingerprint=fingerprint
-                )
-        except TooMany as error:
-            services.metrics.runs.labels(call.language, "TenantLimit").inc()
-            return answers.busy("TenantLimit", error.retry_after_seconds, error.text)
+        fingerprint = claim.fingerprint if claim else ""
+        return await within_limits(
+            services,
+            principal,
+            call.language,
+            lambda: runs.run(services, principal, session, call, files, pool, fingerprint=fingerprint),
+        )
 
     async def run() -> Answer:
         if claim is None:
@@ -139,6 +137,18 @@ def _respond(
         return answer
 
     return response_of(services, context, session, run())
+
+
+async def within_limits(
+    services: Services, principal: Principal, language: str, work: Callable[[], Awaitable[Answer]]
+) -> Answer:
+    """What `work` answers, as one of the tenant's runs; 429 if it has no room for it."""
+    try:
+        async with services.admission.run(principal.tenant):
+            return await work()
+    except TooMany as error:
+        services.metrics.runs.labels(language, "TenantLimit").inc()
+        return answers.busy("TenantLimit", error.retry_after_seconds, error.text)
 
 
 def response_of(

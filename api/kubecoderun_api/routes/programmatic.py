@@ -12,7 +12,7 @@ from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.profiles import Profile
-from kubecoderun_api.routes.exec import full_queue, pool_for, response_of
+from kubecoderun_api.routes.exec import full_queue, pool_for, response_of, within_limits
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
 from kubecoderun_crds import names
@@ -68,7 +68,12 @@ def _start(
         return full
     session = names.session_name()
     context.facts.update(session=session, language=call.language, pool=pool.name, tools=len(call.tools))
-    work = continuations.start(services, principal, session, call, files, pool, label)
+    work = within_limits(
+        services,
+        principal,
+        call.language,
+        lambda: continuations.start(services, principal, session, call, files, pool, label),
+    )
     return _respond(services, context, session, label, work)
 
 
