@@ -51,7 +51,7 @@ def error(reply: Reply, status: int) -> str:
 
 async def test_a_list_in_every_detail() -> None:
     async with running() as system:
-        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(20))
+        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(9.5))
         put(system, resource)
         uploaded = resource["metadata"]["creationTimestamp"]
         expected: dict[str, list[Any]] = {
@@ -102,7 +102,7 @@ async def test_a_list_in_every_detail() -> None:
 
 async def test_one_file_is_described() -> None:
     async with running() as system:
-        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(20))
+        resource = held(S, ENTRY, SECOND, expiresAt=in_hours(9.5))
         put(system, resource)
         for query in ("", "?entity_id=a", "?kind=skill&id=s&version=2"):
             reply = await get(system, f"/sessions/{S}/objects/{G}{query}")

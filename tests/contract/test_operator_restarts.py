@@ -103,12 +103,13 @@ async def test_a_named_pod_that_was_never_prepared_is_used() -> None:
         on.pool()
         await on.ready(2)
         for sidecar in on.node.sidecars.values():
-            sidecar.unreachable = True
+            sidecar.deaf = True
         session = on.session("print:x")
         await on.until(lambda: on.used_pods(), "named")
         await on.kill(first)
         for sidecar in on.node.sidecars.values():
-            sidecar.unreachable = False
+            sidecar.deaf = False
+        assert not on.node.of_session(session["metadata"]["uid"]), "nothing was prepared"
         await on.start()
         status = await on.ended(session)
         assert status["phase"] == "Succeeded"

@@ -68,6 +68,8 @@ class Sidecar:
     """An older release: it cannot tell the output of a run in progress."""
     cancelled: bool = False
     unreachable: bool = False
+    deaf: bool = False
+    """Requests get no answer and are never read; when this ends, their connections break."""
     frozen: bool = False
     """Its process stands still: nothing comes from it. What it has started goes on."""
     drops: int = 0
@@ -94,6 +96,10 @@ class Sidecar:
     _run: asyncio.Task[None] | None = None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if await self._heard_nothing():
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)
         await self._thawed()
         if request.path in (protocol.PATH_HEALTH, protocol.PATH_READY):
             return web.Response(text="ok")
@@ -224,6 +230,13 @@ class Sidecar:
         assert self.result is not None
         await response.write(protocol.event_line(Finished(self.result)))
         return response
+
+    async def _heard_nothing(self) -> bool:
+        """Whether it was deaf to this request, which is over then."""
+        deaf = self.deaf
+        while self.deaf:  # noqa: ASYNC110 - set by tests
+            await asyncio.sleep(0.02)
+        return deaf
 
     async def _thawed(self) -> None:
         while self.frozen:  # noqa: ASYNC110 - set by tests
@@ -370,7 +383,7 @@ class Node:
             for silent in self._silent:
                 silent.close()
             for sidecar in self.sidecars.values():
-                sidecar.frozen = False
+                sidecar.frozen = sidecar.deaf = False
                 sidecar.stop()
             for task in list(self._tasks):
                 task.cancel()
