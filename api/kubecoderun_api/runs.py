@@ -1,6 +1,6 @@
 """One run of /exec, from the understood request to the answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
+from kubecoderun_api.results import stored_result
 from kubecoderun_api.services import Services
 from kubecoderun_api.transfer import StoreError
 from kubecoderun_api.waiters import NoResult
@@ -48,17 +49,10 @@ async def run(
     metrics = services.metrics
     metrics.open_runs.inc()
     try:
-        answer = await _answer_somewhere(
-            services, principal, session, call, files, pool, pausing, fingerprint
+        answer = await _told(
+            session,
+            _answer_somewhere(services, principal, session, call, files, pool, pausing, fingerprint),
         )
-    except MissingInputs as error:
-        answer = answers.not_run(session, references.complaint(error.missing))
-    except NoResult as error:
-        answer = answers.own_fault(error.name)
-    except StoreError:
-        answer = answers.own_fault("UploadFailed")
-    except wire.BadRequest as error:
-        answer = answers.refused(error)
     except Exception as error:
         log.event("run_failed", level=log.ERROR, error=error, session=session)
         answer = answers.own_fault("InternalError")
@@ -77,25 +71,41 @@ async def submit(
     pool: Pool,
 ) -> Answer:
     """Hand a program in as a new session of that name, which nobody waits for. Every failure is an answer."""
-    try:
-        inputs = await _inputs(services, principal, files)
-        place = place_of(services, principal, call, pool)
-        if place is not None:
-            await services.workspaces.ensure(place, principal)
-        request = await _request(services, session, call, inputs, pool, place)
-        lifetime = timedelta(seconds=longest_wait(services, call, pool) + pool.ttl_seconds)
-        await services.sessions.hold(session, request, principal, lifetime=lifetime, runs=True)
-        answer = answers.accepted(session)
-    except MissingInputs as error:
-        answer = answers.not_run(session, references.complaint(error.missing))
-    except NoResult as error:
-        answer = answers.own_fault(error.name)
-    except StoreError:
-        answer = answers.own_fault("UploadFailed")
-    except wire.BadRequest as error:
-        answer = answers.refused(error)
+    answer = await _told(session, _handed_in(services, principal, session, call, files, pool))
     services.metrics.runs.labels(call.language, answer.reason).inc()
     return answer
+
+
+async def _handed_in(
+    services: Services,
+    principal: Principal,
+    session: str,
+    call: wire.ExecRequest,
+    files: Sequence[Reference],
+    pool: Pool,
+) -> Answer:
+    inputs = await _inputs(services, principal, files)
+    place = place_of(services, principal, call, pool)
+    if place is not None:
+        await services.workspaces.ensure(place, principal)
+    request = await _request(services, session, call, inputs, pool, place)
+    lifetime = timedelta(seconds=longest_wait(services, call, pool) + pool.ttl_seconds)
+    await services.sessions.hold(session, request, principal, lifetime=lifetime, runs=True)
+    return answers.accepted(session)
+
+
+async def _told(session: str, work: Awaitable[Answer]) -> Answer:
+    """What `work` answers, or the answer that its failure means."""
+    try:
+        return await work
+    except MissingInputs as error:
+        return answers.not_run(session, references.complaint(error.missing))
+    except NoResult as error:
+        return answers.own_fault(error.name)
+    except StoreError:
+        return answers.own_fault("UploadFailed")
+    except wire.BadRequest as error:
+        return answers.refused(error)
 
 
 async def _answer_somewhere(
@@ -179,12 +189,7 @@ def paused(found: Json) -> Answer:
 
 async def ended(services: Services, session: str, status: Json, place: Place | None = None) -> Answer:
     """The answer for a session that has ended."""
-    stored = None
-    if answers.wants_stored(status):
-        try:
-            stored = await services.store.get_result(session)
-        except StoreError as error:
-            log.event("result_not_read", level=log.WARNING, session=session, cause=str(error))
+    stored = await stored_result(services.store, session, status)
     answer = answers.from_status(
         session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
     )

@@ -8,15 +8,15 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kubecoderun_api import answers, log, progress, workspaces
+from kubecoderun_api import answers, progress, workspaces
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.progress import Progress
 from kubecoderun_api.relay import Relay
+from kubecoderun_api.results import stored_result
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
-from kubecoderun_api.transfer import StoreError
 from kubecoderun_api.waiters import NoResult
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Phase
 from kubecoderun_crds.relay import Glance, Question
@@ -129,12 +129,7 @@ class Watchers:
 
     async def _answer(self, session: Json) -> tuple[answers.Answer, Json | None]:
         name, status = session["metadata"]["name"], session.get("status") or {}
-        stored = None
-        if answers.wants_stored(status):
-            try:
-                stored = await self._store.get_result(name)
-            except StoreError as error:
-                log.event("result_not_read", level=log.WARNING, session=name, cause=str(error))
+        stored = await stored_result(self._store, name, status)
         answer = answers.from_status(
             name, status, stored=stored, retry_after_seconds=self._retry_after_seconds
         )

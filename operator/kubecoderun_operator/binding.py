@@ -76,15 +76,7 @@ class Binder:
 
         Raises EndedError if the request itself is at fault, PodTakenError and SessionGoneError from note.
         """
-        noting, preparing = asyncio.create_task(note()), asyncio.create_task(self.prepare(pod, order))
-        try:
-            await noting
-            noted = time.time()
-            prepared = await preparing
-        except BaseException:
-            noting.cancel()
-            preparing.cancel()
-            raise
+        noted, prepared = await _side_by_side(note(), self.prepare(pod, order))
         prepared.timings["patched"] = timestamp(noted)
         return prepared
 
@@ -144,15 +136,7 @@ class Binder:
 
         Raises EndedError if no pod would do, PodTakenError and SessionGoneError from note.
         """
-        noting = asyncio.create_task(note())
-        reserving = asyncio.create_task(self._reserve(pod, workspace_uid))
-        try:
-            await noting
-            reserved = await reserving
-        except BaseException:
-            noting.cancel()
-            reserving.cancel()
-            raise
+        _, reserved = await _side_by_side(note(), self._reserve(pod, workspace_uid))
         if reserved.bond is Bond.BOUND and not await self.label(pod, workspace_uid, patch):
             return Binding(Bond.UNUSABLE, "deleted")
         reserved.timings["patched"] = timestamp(time.time())
@@ -166,11 +150,9 @@ class Binder:
         except SidecarRefusedError as error:
             if error.error == "workspace_unavailable":
                 raise EndedError(Outcome(Reason.INVALID_REQUEST, error.refusal.message)) from None
-            owner = error.refusal.owner
             # A sidecar that does not know of workspaces has no such path.
             cause = "outdated" if error.status == HTTPStatus.NOT_FOUND else error.error
-            bound = owner is not None and owner.kind == "session"
-            return Binding(Bond.UNUSABLE, cause, owner.uid if owner is not None and bound else "")
+            return Binding(Bond.UNUSABLE, cause, _winner(error))
         return Binding(Bond.BOUND, timings={"prepared": timestamp(time.time())})
 
     async def label(self, pod: Member, session_uid: str, patch: pods.JsonPatch) -> bool:
@@ -199,6 +181,20 @@ class Binder:
         return ours and not meta.get("deletionTimestamp")
 
 
+async def _side_by_side(
+    note: Coroutine[Any, Any, None], sidecar: Coroutine[Any, Any, Binding]
+) -> tuple[float, Binding]:
+    """When the status had been written, and how the sidecar's half came out. If one fails, both end."""
+    noting, binding = asyncio.create_task(note), asyncio.create_task(sidecar)
+    try:
+        await noting
+        return time.time(), await binding
+    except BaseException:
+        noting.cancel()
+        binding.cancel()
+        raise
+
+
 def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     """What a refused prepare means. Raises EndedError where no other pod would answer differently."""
     said = error.refusal.message
@@ -221,9 +217,13 @@ def _refused(error: SidecarRefusedError, order: Order) -> Binding:
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         # A newer sidecar's word for a request that it cannot carry out.
         raise EndedError(Outcome(Reason.INVALID_REQUEST, said or error.error))
-    winner = error.refusal.owner
-    owner = winner.uid if winner is not None and winner.kind == "session" else ""
-    return Binding(Bond.UNUSABLE, error.error, owner)
+    return Binding(Bond.UNUSABLE, error.error, _winner(error))
+
+
+def _winner(error: SidecarRefusedError) -> str:
+    """The uid of the session that has the pod, if a refusal tells."""
+    owner = error.refusal.owner
+    return owner.uid if owner is not None and owner.kind == "session" else ""
 
 
 def _about_input(error: SidecarRefusedError, order: Order, otherwise: str) -> str:

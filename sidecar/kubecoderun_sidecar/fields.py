@@ -76,8 +76,8 @@ class Fields:
             self.fail(name, f"a string of {min_bytes} to {max_bytes} bytes")
         return value
 
-    def optional_text(self, name: str, *, max_bytes: int = 4096) -> str | None:
-        return self.text(name, max_bytes=max_bytes) if self.has(name) else None
+    def optional_text(self, name: str, *, max_bytes: int = 4096, min_bytes: int = 0) -> str | None:
+        return self.text(name, max_bytes=max_bytes, min_bytes=min_bytes) if self.has(name) else None
 
     def choice(self, name: str, allowed: frozenset[str]) -> str:
         value = self._values.get(name)

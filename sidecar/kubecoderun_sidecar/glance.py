@@ -38,7 +38,7 @@ class OutputRequest:
             fields.integer("stdout", 0, _MAX_INT),
             fields.integer("stderr", 0, _MAX_INT),
             fields.number("waitSeconds", 0, MAX_WAIT_SECONDS),
-            fields.text("run", min_bytes=1, max_bytes=128) if fields.has("run") else None,
+            fields.optional_text("run", min_bytes=1, max_bytes=128),
         )
 
 

@@ -432,4 +432,4 @@ class CancelRequest:
 
 
 def _parse_run(fields: Fields) -> str | None:
-    return fields.text("run", min_bytes=1, max_bytes=128) if fields.has("run") else None
+    return fields.optional_text("run", min_bytes=1, max_bytes=128)

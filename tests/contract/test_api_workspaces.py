@@ -167,30 +167,22 @@ async def test_the_api_server_fails_for_a_while() -> None:
         assert (refused.status, refused.json["error"]) == (503, "cluster_refused")
 
 
-async def test_a_busy_workspace() -> None:
+@pytest.mark.parametrize(
+    ("reason", "status", "error"),
+    [("WorkspaceBusy", 409, "runtime_session_busy"), ("PoolEmpty", 429, "rate_limited")],
+    ids=["busy", "too many"],
+)
+async def test_a_run_that_gets_no_turn(reason: str, status: int, error: str) -> None:
     async with running() as system:
         operator = Operator(system)
 
-        def busy(session: Json) -> Json | None:
+        def without_a_turn(session: Json) -> Json | None:
             made = operator.answer(session)
-            return ended("WorkspaceBusy") if "workspaceRef" in session["spec"]["request"] else made
+            return ended(reason) if "workspaceRef" in session["spec"]["request"] else made
 
-        system.api.answer = busy
+        system.api.answer = without_a_turn
         reply = await system.exec(runtime_session_hint=HINT)
-        assert (reply.status, reply.json["error"]) == (409, "runtime_session_busy")
-
-
-async def test_too_many_workspaces_are_a_429() -> None:
-    async with running() as system:
-        operator = Operator(system)
-
-        def full(session: Json) -> Json | None:
-            made = operator.answer(session)
-            return ended("PoolEmpty") if "workspaceRef" in session["spec"]["request"] else made
-
-        system.api.answer = full
-        reply = await system.exec(runtime_session_hint=HINT)
-        assert (reply.status, reply.json["error"]) == (429, "rate_limited")
+        assert (reply.status, reply.json["error"]) == (status, error)
 
 
 async def test_a_hint_that_is_none() -> None:

@@ -89,22 +89,27 @@ class Load:
         code = f"{PROGRAMS[number % len(PROGRAMS)]}print:{nonce}"
         call = Call(nonce, code, urls[number % len(urls)], time.monotonic())
         self.calls.append(call)
-        try:
-            async with self._client.post(
-                f"{call.url}/exec",
-                json={"lang": "py", "code": call.code},
-                timeout=aiohttp.ClientTimeout(total=self._patience),
-            ) as response:
-                call.answer = json.loads(await response.read())
-                call.status = response.status
-        except aiohttp.ClientConnectorError:
-            call.fault = "refused"
-        except TimeoutError:
-            call.fault = "silent"
-        except (aiohttp.ClientError, ValueError):
-            call.fault = "broken"
-        call.seconds = time.monotonic() - call.began
+        await send(self._client, call, self._patience)
         return call
+
+
+async def send(client: aiohttp.ClientSession, call: Call, patience: float, **more: str) -> None:
+    """Make the call, and note in it what came of it. more: further fields of the body."""
+    try:
+        async with client.post(
+            f"{call.url}/exec",
+            json={"lang": "py", "code": call.code, **more},
+            timeout=aiohttp.ClientTimeout(total=patience),
+        ) as response:
+            call.answer = json.loads(await response.read())
+            call.status = response.status
+    except aiohttp.ClientConnectorError:
+        call.fault = "refused"
+    except TimeoutError:
+        call.fault = "silent"
+    except (aiohttp.ClientError, ValueError):
+        call.fault = "broken"
+    call.seconds = time.monotonic() - call.began
 
 
 @dataclass

@@ -7,7 +7,6 @@ workspace, and a program that was not started because its workspace ended runs i
 
 import asyncio
 import itertools
-import json
 import signal
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from faults.control_plane import SESSIONS, ControlPlane, Json
-from faults.load import Call
+from faults.load import Call, send
 from faults.programs import Program
 from faults.system import PATIENCE, SETTLE_SECONDS, System, system
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
@@ -66,18 +65,7 @@ class Conversations:
         code = f"{PROGRAMS[number % len(PROGRAMS)]}print:{nonce}"
         call = Call(nonce, code, urls[number % len(urls)], time.monotonic())
         self.calls.append(call)
-        body = {"lang": "py", "code": code, "runtime_session_hint": hint}
-        limit = aiohttp.ClientTimeout(total=PATIENCE)
-        try:
-            async with self._client.post(f"{call.url}/exec", json=body, timeout=limit) as response:
-                call.answer = json.loads(await response.read())
-                call.status = response.status
-        except aiohttp.ClientConnectorError:
-            call.fault = "refused"
-        except TimeoutError:
-            call.fault = "silent"
-        except (aiohttp.ClientError, ValueError):
-            call.fault = "broken"
+        await send(self._client, call, PATIENCE, runtime_session_hint=hint)
         return call
 
 
