@@ -6,7 +6,6 @@ as these tests last (e2e.enforcement).
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("enforced")]
 
 SIDECAR_PORT = 8790
 METADATA = "169.254.169.254"
-AT_ONCE = 10.0
-"""Seconds in which a policy holds. Another watch tells the network's program of it."""
+AT_ONCE = 30.0
+"""Seconds in which a policy holds, generous for a busy machine: two watches tell of it, and what is blocked
+takes a probe three seconds."""
 OWN_ACCORD = 8.0
 """Seconds after which a cluster that still lets a walled pod out enforces no policies."""
 
@@ -250,9 +250,8 @@ def test_a_changed_list_holds_at_once_for_pods_that_exist(
     def changed(role: str) -> None:
         rules = {"spec": {"egress": [to_listener(ground, role)]}}
         kube.request("PATCH", f"{POOLS}/{narrow}", rules, MERGE_PATCH)
-        began = time.monotonic()
-        eventually(lambda: reached_from(kube, sidecar_of(pod), asked) == {role}, f"only {role} is reached")
-        assert time.monotonic() - began < AT_ONCE
+        place = sidecar_of(pod)
+        eventually(lambda: reached_from(kube, place, asked) == {role}, f"only {role} is reached", AT_ONCE)
 
     assert reached_from(kube, sidecar_of(pod), asked) == {LISTED}
     changed(UNLISTED)
