@@ -163,12 +163,23 @@ async def _answer(
         + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
         pause=pausing.pause if pausing else None,
-        metadata=pausing.metadata if pausing else None,
-        fingerprint=fingerprint,
+        metadata=_metadata(pausing, fingerprint),
+        keyed=bool(fingerprint),
     )
     if pausing is not None and "phase" not in status:
         return paused(status)
     return await ended(services, session, status, place)
+
+
+def _metadata(pausing: Pausing | None, fingerprint: str) -> Json:
+    """Labels and annotations of the session."""
+    made: Json = {"labels": {}, "annotations": {}}
+    if pausing is not None:
+        for kind, values in pausing.metadata.items():
+            made[kind] |= values
+    if fingerprint:
+        made["annotations"][names.ANNOTATION_FINGERPRINT] = fingerprint
+    return made
 
 
 def place_of(services: Services, principal: Principal, call: wire.ExecRequest, pool: Pool) -> Place | None:

@@ -15,6 +15,9 @@ SentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{21}$")]
 """The same as a client may send it."""
 
 
+Kind = Literal["skill", "agent", "user"]
+
+
 class Shape(BaseModel):
     """A JSON object in which other keys are ignored."""
 
@@ -297,6 +300,9 @@ class NormalFile(Answered):
     contentType: str  # noqa: N815
     lastModified: str  # noqa: N815
     read_only: bool | None = None
+    kind: Kind | None = None
+    resource_id: str | None = None
+    version: int | None = None
 
 
 class FileDescription(FileSummary):
@@ -305,6 +311,9 @@ class FileDescription(FileSummary):
     originalFilename: str  # noqa: N815
     contentType: str  # noqa: N815
     readOnly: bool  # noqa: N815
+    kind: Kind | None = Field(default=None, description="what it was uploaded for, if that was said")
+    resource_id: str | None = Field(default=None, description="id of the agent or the skill")
+    version: int | None = Field(default=None, description="version of the skill")
 
 
 class Erased(Answered):

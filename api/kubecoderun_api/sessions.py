@@ -15,7 +15,7 @@ from kubecoderun_api import log
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.manifests import in_json, manifest, timestamp
+from kubecoderun_api.manifests import manifest, timestamp
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.waiters import NoResult, Pause, Waiter
 from kubecoderun_api.watching import Watch, backoff
@@ -94,23 +94,21 @@ class Sessions:
         wait_seconds: float,
         pause: Pause | None = None,
         metadata: Json | None = None,
-        fingerprint: str = "",
+        keyed: bool = False,
     ) -> Json:
         """Create a session with that name and spec.request; return its status when it has ended, or what
         `pause` makes of it. `metadata` is for further labels and annotations.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
-        not be created for certain), the session is cancelled in the background if it exists. One with a
-        `fingerprint` has an idempotency key: it is left alone, because somebody may ask again.
+        not be created for certain), the session is cancelled in the background if it exists. One that is
+        `keyed` has an idempotency key: it is left alone, because somebody may ask again.
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        if fingerprint:
-            metadata = {**(metadata or {}), "annotations": {names.ANNOTATION_FINGERPRINT: fingerprint}}
         expires = datetime.now(UTC) + lifetime
         body = self._manifest(name, {"request": request}, principal, expires, metadata)
         former = self._forgotten.pop(name, "")
-        waiter = Waiter(name, pause=pause, keyed=bool(fingerprint), former=former)
+        waiter = Waiter(name, pause=pause, keyed=keyed, former=former)
         return await self._wait(waiter, self._create(waiter, body), wait_seconds)
 
     async def resume(self, name: str, change: Json, pause: Pause, *, wait_seconds: float) -> Json:
@@ -151,7 +149,14 @@ class Sessions:
                 self._disown(name, waiter.exists, "cancel")
 
     async def hold(
-        self, name: str, request: Json, principal: Principal, *, lifetime: timedelta, runs: bool = False
+        self,
+        name: str,
+        request: Json,
+        principal: Principal,
+        *,
+        lifetime: timedelta,
+        runs: bool = False,
+        metadata: Json | None = None,
     ) -> None:
         """Create a session that need not be waited for: it only holds files, or (`runs`) runs by itself.
 
@@ -161,7 +166,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
         spec = {"request": request} if runs else {"request": request, "expiresAt": timestamp(expires)}
-        body = self._manifest(name, spec, principal, expires)
+        body = self._manifest(name, spec, principal, expires, metadata)
         waiter = self._waiters[name] = Waiter(name)
         settled = False
         try:
@@ -222,22 +227,18 @@ class Sessions:
         self._forgotten[metadata["name"]] = metadata["uid"]
 
     def _manifest(
-        self, name: str, spec: Json, principal: Principal, expires: datetime, metadata: Json | None = None
+        self, name: str, spec: Json, principal: Principal, expires: datetime, metadata: Json | None
     ) -> bytes:
-        """The session in JSON. Raises wire.BadRequest if it would hold a credential."""
-        if principal.tenant is not None:
-            spec["request"]["tenant"] = principal.tenant
-        made = manifest(
+        """Raises wire.BadRequest if the session would hold a credential."""
+        return manifest(
             name,
             namespace=self._namespace,
             front_end=self._front_end,
             expires=expires,
-            labels=principal.labels(),
+            principal=principal,
             spec=spec,
+            metadata=metadata,
         )
-        for key, values in (metadata or {}).items():
-            made["metadata"].setdefault(key, {}).update(values)
-        return in_json(made, principal)
 
     async def read(self, name: str, principal: Principal) -> Json | None:
         """A session of this principal as it is now; None if there is none, or it is another tenant's.
