@@ -73,7 +73,7 @@ async def _resumed(
     session, settings = continuation.session, services.settings
     status = resource.get("status") or {}
     if toolcalls.has_ended(status):
-        return await runs.ended(services, session, status)
+        return await runs.ended(services, resource, status)
     fresh = toolcalls.new_results(resource, continuation.results)
     added = {**fresh.inline, **await _store(services, session, fresh.stored)}
     change: Json = {"metadata": {"labels": {names.LABEL_CALL: label}}}
@@ -89,7 +89,7 @@ async def _resumed(
         return runs.paused(found)
     if toolcalls.is_too_late(found):
         raise too_late()
-    return await runs.ended(services, session, found)
+    return await runs.ended(services, resource, found)
 
 
 def too_late() -> wire.BadRequest:

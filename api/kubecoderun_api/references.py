@@ -32,6 +32,8 @@ class Reference:
     """Which session has it, according to the client; None if it says nothing that could be a session."""
     scope: Scope | None = None
     """What it belongs to, according to the client."""
+    echo: bool = False
+    """Whether the client is one that wants to be told of it again if it has not changed."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Input:
     read_only: bool
     by_prefix: bool
     """Whether another session has it than the client said."""
+    scope: Scope | None = None
+    echo: bool = False
 
     def as_request(self) -> dict[str, Any]:
         """The element of a session's inputs."""
@@ -91,7 +95,14 @@ def _reference(number: int, entry: Any) -> Reference:
         resource_name="resource_id",
     )
     session = _session(number, entry)
-    return Reference(name, file, session if names.is_front_end_session_name(session) else None, scope)
+    return Reference(
+        name,
+        file,
+        session if names.is_front_end_session_name(session) else None,
+        scope,
+        # Clients that know only session_id would take unchanged files for new ones, and for this run's.
+        echo=bool(entry.get("storage_session_id")),
+    )
 
 
 def _session(number: int, entry: Mapping[str, Any]) -> str:
@@ -181,6 +192,8 @@ class Resolution:
                     id=file.id,
                     read_only=file.read_only,
                     by_prefix=session != reference.session,
+                    scope=reference.scope,
+                    echo=reference.echo,
                 )
         return None
 

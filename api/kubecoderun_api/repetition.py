@@ -65,7 +65,7 @@ async def _again(
         status: Json = found["status"]
     else:
         status = await _end_of(services, principal, claim.session, wait_seconds)
-    answer = await runs.ended(services, claim.session, status, place)
+    answer = await runs.ended(services, found, status, place)
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
 

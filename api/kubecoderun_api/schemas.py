@@ -49,6 +49,9 @@ class FileReference(Shape):
     name: str = Field(min_length=1, max_length=256, description="relative path below /mnt/data")
     storage_session_id: str | None = Field(default=None, description="the session that has it; a hint")
     session_id: str | None = Field(default=None, description="the same, from older clients")
+    kind: Kind | None = Field(default=None, description="what it belongs to")
+    resource_id: str | None = Field(default=None, max_length=128)
+    version: int | str | None = Field(default=None, description="of a skill")
 
 
 class ExecCall(Shape):
@@ -82,6 +85,10 @@ class OutputFile(Answered):
     storage_session_id: str
     session_id: str
     modified_from: FileOrigin | None = None
+    inherited: Literal[True] | None = Field(default=None, description="an input that has not changed")
+    kind: Kind | None = Field(default=None, description="of inputs, with the others as the reference said")
+    resource_id: str | None = None
+    version: int | float | None = None
 
 
 class Delivery(Answered):

@@ -68,6 +68,8 @@ LABEL_CALL: Final = f"{LABEL_PREFIX}call"
 """On sessions with tools: hash of the id that a client gave to its latest call, by which it can cancel it."""
 ANNOTATION_CONTINUATION: Final = f"{LABEL_PREFIX}continuation"
 """On sessions with tools: hash of the secret that lets a client bring tool results."""
+ANNOTATION_ECHO: Final = f"{LABEL_PREFIX}echo"
+"""On sessions of runs: which inputs the answer names again if they have not changed (front end only)."""
 LABEL_EXPIRES: Final = f"{LABEL_PREFIX}expires"
 """On sessions: the hour (see `expiry_bucket`) in which the session expires; makes sweeping one selector."""
 
