@@ -6,6 +6,7 @@ that is still waited for is read once, and one that takes long now and then: a w
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -60,8 +61,8 @@ class Sessions:
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._namespace = namespace
         self._front_end = front_end
+        self._manifest = functools.partial(manifest, namespace=namespace, front_end=front_end)
         self._create_seconds = create_seconds
         self._recheck_seconds = recheck_seconds
         self._waiters: dict[str, Waiter] = {}
@@ -106,12 +107,16 @@ class Sessions:
         if self.stopping:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
-        body = self._manifest(name, {"request": request}, principal, expires, metadata)
+        body = self._manifest(
+            name, spec={"request": request}, principal=principal, expires=expires, metadata=metadata
+        )
         former = self._forgotten.pop(name, "")
         waiter = Waiter(name, pause=pause, keyed=keyed, former=former)
         return await self._wait(waiter, self._create(waiter, body), wait_seconds)
 
-    async def resume(self, name: str, change: Json, pause: Pause, *, wait_seconds: float) -> Json:
+    async def resume(
+        self, name: str, change: Json, pause: Pause, *, wait_seconds: float, keyed: bool = False
+    ) -> Json:
         """Change a session, which another replica may have made, and from now on wait for it here; return as
         `execute` does, and end as it does.
 
@@ -121,7 +126,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         if name in self._waiters:
             raise NoResult("Taken")
-        waiter = Waiter(name, pause=pause, exists=True, ours=False)
+        waiter = Waiter(name, pause=pause, exists=True, ours=False, keyed=keyed)
         labels = {**(change.get("metadata") or {}).get("labels", {}), names.LABEL_FRONT_END: self._front_end}
         change = {**change, "metadata": {"labels": labels}}
         return await self._wait(waiter, self._change(waiter, change), wait_seconds)
@@ -166,7 +171,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
         spec = {"request": request} if runs else {"request": request, "expiresAt": timestamp(expires)}
-        body = self._manifest(name, spec, principal, expires, metadata)
+        body = self._manifest(name, spec=spec, principal=principal, expires=expires, metadata=metadata)
         waiter = self._waiters[name] = Waiter(name)
         settled = False
         try:
@@ -226,19 +231,9 @@ class Sessions:
                 raise NoResult("NotChanged") from None
         self._forgotten[metadata["name"]] = metadata["uid"]
 
-    def _manifest(
-        self, name: str, spec: Json, principal: Principal, expires: datetime, metadata: Json | None
-    ) -> bytes:
-        """Raises wire.BadRequest if the session would hold a credential."""
-        return manifest(
-            name,
-            namespace=self._namespace,
-            front_end=self._front_end,
-            expires=expires,
-            principal=principal,
-            spec=spec,
-            metadata=metadata,
-        )
+    def take_back(self, name: str) -> None:
+        """Cancel a session in the background, although somebody may wait for it."""
+        self._disown(name, True, "cancel")
 
     async def read(self, name: str, principal: Principal) -> Json | None:
         """A session of this principal as it is now; None if there is none, or it is another tenant's.
