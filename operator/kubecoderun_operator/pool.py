@@ -217,7 +217,7 @@ class PoolKeeper:
         if plan.create and self._verdict.accepted and unsettled is None:
             await self._create(plan.create)
         due = await self._report.write(self._facts())
-        self._set_alarm([plan.again_at, unsettled, None if due is None else time.time() + due])
+        self._set_alarm(now, [plan.again_at, unsettled, None if due is None else time.time() + due])
 
     async def _settle_policy(self) -> float | None:
         """Bring the pool's NetworkPolicy up to date, before any pod is made that needs it. Returns when to
@@ -275,26 +275,30 @@ class PoolKeeper:
             self._setback,
         )
 
-    def _set_alarm(self, moments: list[float | None]) -> None:
+    def _set_alarm(self, looked: float, moments: list[float | None]) -> None:
         """Look again at the soonest of these, or when a pause or an expectation ends, or when a pod that
-        starts runs out of time or has proven the template."""
-        now = time.time()
+        starts runs out of time or has proven the template. What has come since `looked`, when this look
+        began, was missed by it, and is due at once."""
         moments.append(self._expected.next_expiry())
-        if not self._verdict.accepted and self._brake.blocked(now):
+        if not self._verdict.accepted:
             moments.append(self._brake.until)
         grace = self._tools.settings.pod_ready_grace_seconds
         for pod in self.allocator.counts().free:
-            if not pod.usable and pod.waiting_since + grace > now:
-                moments.append(pod.waiting_since + grace + 0.1)
-            elif pod.usable and self._brake.failures and pod.ready_since is not None:
-                moments.append(pod.ready_since + sizing.PROVEN_SECONDS + 0.1)
+            if not pod.usable:
+                ripe = pod.waiting_since + grace + 0.1
+            elif self._brake.failures and pod.ready_since is not None:
+                ripe = pod.ready_since + sizing.PROVEN_SECONDS + 0.1
+            else:
+                continue
+            if ripe > looked:
+                moments.append(ripe)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         soonest = min((moment for moment in moments if moment is not None), default=None)
         if soonest is not None:
             loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(max(0.01, soonest - now), self.poke)
+            self._alarm = loop.call_later(max(0.01, soonest - time.time()), self.poke)
 
     # --- making pods ------------------------------------------------------------------------------
 
@@ -312,15 +316,14 @@ class PoolKeeper:
 
     async def _check_template(self) -> None:
         """Ask the API server whether it would create such a pod, before any old pod is given up for it."""
-        now = time.time()
-        if self._brake.blocked(now):
+        if self._brake.blocked(time.time()):
             return
         try:
             await self._tools.cluster.create_pod(self._new_pod(), dry_run=True)
         except ApiError as error:
-            self._refused(error, now)
+            self._refused(error)
         except ApiUnreachableError as error:
-            self._brake.failed(now)
+            self._brake.failed(time.time())
             self._verdict = Verdict(None, str(error))
         else:
             self._verdict = Verdict(accepted=True)
@@ -334,8 +337,8 @@ class PoolKeeper:
 
     async def _create_one(self) -> bool:
         manifest = self._new_pod()
-        name, now = manifest["metadata"]["name"], time.time()
-        self._expected.ask(name, now)
+        name = manifest["metadata"]["name"]
+        self._expected.ask(name, time.time())
         try:
             made = await self._tools.cluster.create_pod(manifest, seen=lambda: name not in self._expected)
         except ApiError as error:
@@ -343,11 +346,11 @@ class PoolKeeper:
                 # An earlier attempt whose answer was lost has made it; the watch will show it.
                 return True
             self._expected.settle(name)
-            self._refused(error, now)
+            self._refused(error)
             return False
         except ApiUnreachableError as error:
             # It may exist: the expectation stays until the pod is seen or the entry expires.
-            self._brake.failed(now)
+            self._brake.failed(time.time())
             self._count_create("failed")
             logger.warning("a pod may not have been created", extra=self._about(cause=str(error)))
             return False
@@ -359,8 +362,10 @@ class PoolKeeper:
             self.observe(found)
         return True
 
-    def _refused(self, error: ApiError, now: float) -> None:
-        """The API server will not have the pod. Its own words go into the pool's status."""
+    def _refused(self, error: ApiError) -> None:
+        """The API server will not have the pod. Its own words go into the pool's status. The pause begins
+        now, however long the API server has taken for its answer."""
+        now = time.time()
         self._count_create("refused")
         logger.warning("a pod was refused", extra=self._about(cause=str(error)))
         if error.status == HTTPStatus.FORBIDDEN and "exceeded quota" in error.message:

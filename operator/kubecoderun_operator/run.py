@@ -231,6 +231,7 @@ class Run:
             raise EndedError(Outcome(Reason.CANCELLED)) from None
         finally:
             self._waiter = None
+            claimed.cancel()  # a run that breaks off here has left the queue
 
     def _give_up(self, keeper: PoolKeeper, pod: Member, binding: Binding) -> None:
         """The pod cannot be used for this session."""

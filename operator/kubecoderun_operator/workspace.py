@@ -313,6 +313,7 @@ class Workspace(Run):
     async def _watch_over(self, held: HeldPod) -> Outcome:
         """Stay until it has to end."""
         while True:
+            self._news.clear()  # what comes from here on, also while the status is written, is looked at
             lost = outcomes.ended_pod(held.pod, held.gone)
             if lost is not None and self._current is None:
                 self._finish(lost)
@@ -325,7 +326,6 @@ class Workspace(Run):
             await self._write_use()
             moments = [self._occupancy.look_at(), self._next_write()]
             soonest = min((moment for moment in moments if moment is not None), default=None)
-            self._news.clear()
             try:
                 async with asyncio.timeout(None if soonest is None else max(0.01, soonest - time.time())):
                     await self._news.wait()

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 
 from bench.figures import Scenario, milliseconds, percentile, summary
 from bench.system import Caller, System, wrong
@@ -12,8 +11,6 @@ from hostile.cage import cage, program
 
 NEIGHBOURS = ("fork_bomb", "memory_bomb", "flood", "disk_bomb", "inode_bomb", "open_files_bomb")
 LIMIT_SECONDS = 5
-PAUSE_SECONDS = 1.0
-"""Between two calls, so that both halves find the pool as full."""
 
 
 def canary(system: System, n: int) -> dict[str, Scenario]:
@@ -42,13 +39,13 @@ def canary(system: System, n: int) -> dict[str, Scenario]:
 
 
 def calls(system: System, n: int) -> tuple[list[float], list[str]]:
-    """Seconds of `n` right answers, and what was wrong with the others."""
-    system.rest()
+    """Seconds of `n` right answers on a pool at rest, and what was wrong with the others."""
     caller = Caller(system.front_end)
     seconds: list[float] = []
     errors: list[str] = []
     for _ in range(n):
-        time.sleep(PAUSE_SECONDS)
+        # A pool that is full each time: making a pod takes longer than a call, in either half.
+        system.rest()
         run = caller.call("print(42)")
         fault = wrong(run, "42\n")
         if fault:

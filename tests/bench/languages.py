@@ -35,16 +35,18 @@ BY_HAND: Final = {
 }
 """What a person would type, without what our images have prepared: WITHOUT takes that away."""
 WITHOUT: Final = {"COMPILER_PATH": "", "CPLUS_INCLUDE_PATH": "", "GOCACHE": "/tmp/by-hand-go-build"}
+COMMENT: Final = {**dict.fromkeys(BY_HAND, "//"), **dict.fromkeys(("py", "bash", "r"), "#"), "f90": "!"}
+"""Begins one. Each sample is another program, or a compiler's cache would have the second one whole."""
 TYPICAL: Final = Path(__file__).parent / "programs"
 _TIMER: Final = """
 import json, os, subprocess, sys, tempfile, time
 given = json.load(sys.stdin)
-os.chdir(tempfile.mkdtemp(dir="/tmp"))
-with open(given["source"], "w", encoding="utf-8") as file:
-    file.write(given["code"])
 env = {**os.environ, "HOME": "/tmp", **given["env"]}
 seconds = []
-for _ in range(given["n"]):
+for number in range(given["n"]):
+    os.chdir(tempfile.mkdtemp(dir="/tmp"))
+    with open(given["source"], "w", encoding="utf-8") as file:
+        file.write(f"{given['code']}\n{given['comment']} {number}\n")
     began = time.perf_counter()
     done = subprocess.run(["sh", "-c", given["command"]], env=env, capture_output=True, text=True)
     seconds.append(time.perf_counter() - began)
@@ -103,6 +105,7 @@ def by_hand(system: System, pod: str, language: str, code: str, n: int) -> dict[
         "source": BY_NAME[language].source,
         "code": code,
         "command": BY_HAND[language],
+        "comment": COMMENT[language],
         "env": WITHOUT,
         "n": n,
     }

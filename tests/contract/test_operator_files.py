@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from contract.fakes.apiserver import Fault
-from contract.fakes.system import NAMESPACE, System, operating, system
+from contract.fakes.system import NAMESPACE, SHORT_LEASE, System, operating, system
 from kubecoderun_crds import names
 from kubecoderun_sidecar.protocol import PrepareRequest, Refusal
 
@@ -292,7 +292,7 @@ async def test_cancelled_while_inputs_are_fetched() -> None:
 
 
 async def test_a_restart_while_inputs_are_fetched() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -422,7 +422,7 @@ async def test_grants_are_renewed_when_a_stream_breaks() -> None:
 
 
 async def test_files_of_a_run_survive_its_operator() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)

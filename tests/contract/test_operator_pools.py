@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from contract.fakes.apiserver import Fault
+from contract.fakes.apiserver import Fault, Request
 from contract.fakes.store import RefusedError
-from contract.fakes.system import operating
+from contract.fakes.system import System, operating
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import PoolStatus
+from kubecoderun_operator import sizing
+from kubecoderun_operator.pool import PoolKeeper
 from kubecoderun_sidecar.protocol import Owner
 
 # --- size ---------------------------------------------------------------------------------------------
@@ -226,19 +228,69 @@ async def test_pods_that_the_api_server_refuses(message: str, reason: str) -> No
         await system.conditions(TemplateAccepted="True Accepted", Progressing="True Complete")
 
 
+async def test_a_refusal_that_takes_longer_than_the_pause_after_it() -> None:
+    async with operating(backoff_first_seconds=0.05, api_attempt_seconds=10) as system:
+        system.api.held["create", "pods"] = asyncio.Event()
+        system.api.store.admit = _refuse_pods
+        system.pool()
+        await asyncio.sleep(0.5)
+        system.api.held.pop(("create", "pods")).set()
+        await system.until(lambda: _refusals(system), "a pod is refused")
+        system.api.store.admit = lambda _resource, _object: None
+        await system.ready(2)
+
+
+async def test_pods_that_work_do_not_keep_a_pool_busy_while_others_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sizing, "PROVEN_SECONDS", 0.1)
+    looks, look = [], PoolKeeper._look
+
+    async def counted(keeper: PoolKeeper) -> None:
+        looks.append(keeper.name)
+        await look(keeper)
+
+    monkeypatch.setattr(PoolKeeper, "_look", counted)
+    async with operating(backoff_first_seconds=60) as system:
+        system.pool(replicas=2)
+        await system.ready(2)
+        _make_old(system)
+        system.api.store.admit = _refuse_pods
+        system.edit_pool(replicas=3)
+        await system.until(lambda: _refusals(system), "a pod is refused")
+        await asyncio.sleep(0.5)
+        looks.clear()
+        await asyncio.sleep(0.5)
+        assert len(looks) <= 2
+
+
+def _make_old(system: System) -> None:
+    """Pods that were there before a failure say nothing about it; times are in whole seconds."""
+
+    def old(found: dict[str, Any]) -> dict[str, Any]:
+        found["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+        found["status"]["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z"
+        return found
+
+    for name in system.pod_names():
+        system.api.store.change("pods", "kubecoderun", name, old)
+
+
+def _refuse_pods(resource: str, _: dict[str, Any]) -> None:
+    if resource == "pods":
+        raise RefusedError(403, "Forbidden", 'pods "x" is forbidden: not today')
+
+
+def _refusals(system: System) -> list[Request]:
+    return [made for made in system.api.log if (made.verb, made.code) == ("create", 403)]
+
+
 async def test_a_quota_that_stops_a_pool_half_way_is_told() -> None:
     """Pods that were there before say nothing about it."""
     async with operating(quota_pause_seconds=0.5) as system:
         system.pool(replicas=2)
         await system.ready(2)
-
-        def old(found: dict[str, Any]) -> dict[str, Any]:
-            found["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
-            found["status"]["conditions"][0]["lastTransitionTime"] = "2020-01-01T00:00:00Z"
-            return found
-
-        for name in system.pod_names():
-            system.api.store.change("pods", "kubecoderun", name, old)
+        _make_old(system)
 
         def refuse(resource: str, _: dict[str, Any]) -> None:
             if resource == "pods":

@@ -25,13 +25,13 @@ async def test_killed_in_the_middle_of_a_run(tmp_path: Path) -> None:
     async with system() as on:
         async with process(on, tmp_path) as first:
             on.pool()
-            await on.ready(2, seconds=20)
+            await on.ready(2, seconds=60)
             session = on.session("sleep:4 print:done")
             uid = session["metadata"]["uid"]
             await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
             await first.kill()
         async with process(on, tmp_path, "two") as second:
-            status = await on.ended(session, seconds=20)
+            status = await on.ended(session, seconds=60)
             assert (status["phase"], status["result"]["stdout"], status["epoch"]) == ("Succeeded", "done", 2)
             assert sum(side.starts for side in on.node.of_session(uid)) == 1
             assert await second.terminate() == 0
@@ -40,7 +40,7 @@ async def test_killed_in_the_middle_of_a_run(tmp_path: Path) -> None:
 async def test_sigterm_releases_the_lease_and_exits_with_zero(tmp_path: Path) -> None:
     async with system() as on, process(on, tmp_path) as operator:
         on.pool()
-        await on.ready(2, seconds=20)
+        await on.ready(2, seconds=60)
         assert await operator.terminate() == 0
         lease = on.api.store.get("leases", "kubecoderun-system", "kubecoderun-operator")
         assert lease["spec"]["holderIdentity"] == ""
@@ -65,7 +65,7 @@ async def test_after_a_lost_lease_the_same_process_stands_by_and_leads_again(tmp
         await asyncio.sleep(0.5)
         assert on.status(session) == {}
         hold("")
-        assert (await on.ended(session, seconds=20))["phase"] == "Succeeded"
+        assert (await on.ended(session, seconds=60))["phase"] == "Succeeded"
         assert operator.alive
         assert await operator.terminate() == 0
 
@@ -74,13 +74,13 @@ async def test_a_watch_that_fails_ends_nothing(tmp_path: Path) -> None:
     """The API server may report any error in a watch; kopf ends with it."""
     async with system() as on, process(on, tmp_path) as operator:
         on.pool()
-        await on.ready(2, seconds=20)
+        await on.ready(2, seconds=60)
         session = on.session("sleep:1.5 print:done")
         uid = session["metadata"]["uid"]
         await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
         on.api.fail_watches("executionpools")
         await on.until(lambda: "beginning again" in operator.messages(), "the process begins again", 10)
-        assert (await on.ended(session, seconds=20))["phase"] == "Succeeded"
+        assert (await on.ended(session, seconds=60))["phase"] == "Succeeded"
         assert sum(side.starts for side in on.node.of_session(uid)) == 1
         assert operator.alive
         assert await operator.terminate() == 0
@@ -89,7 +89,7 @@ async def test_a_watch_that_fails_ends_nothing(tmp_path: Path) -> None:
 async def test_health_metrics_and_log(tmp_path: Path) -> None:
     async with system() as on, process(on, tmp_path) as operator:
         on.pool()
-        await on.ready(2, seconds=20)
+        await on.ready(2, seconds=60)
         secret = "top-secret-text"
         session = on.session(f"print:{secret}", stdin=secret, args=[secret])
         assert (await on.ended(session))["result"]["stdout"] == secret
@@ -120,5 +120,5 @@ async def test_a_standby_is_healthy_and_takes_over(tmp_path: Path) -> None:
         assert await second.get("/readyz") == (200, "standing by")
         assert await first.terminate() == 0
         on.pool()
-        await on.ready(2, seconds=20)
+        await on.ready(2, seconds=60)
         assert (await on.ended(on.session("print:x")))["phase"] == "Succeeded"

@@ -9,7 +9,7 @@ import pytest
 from contract.fakes.node import moment
 from contract.fakes.rival import overtaken
 from contract.fakes.store import RefusedError
-from contract.fakes.system import System, operating, system
+from contract.fakes.system import SHORT_LEASE, System, operating, system
 from kubecoderun_crds import names
 from kubecoderun_sidecar.protocol import Captured, Owner, RunResult, Usage
 
@@ -23,7 +23,7 @@ async def running(on: System, code: str) -> dict[str, Any]:
 
 
 async def test_a_run_survives_its_operator() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -39,7 +39,7 @@ async def test_a_run_survives_its_operator() -> None:
 
 
 async def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -53,7 +53,7 @@ async def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
 async def test_killed_between_prepare_and_the_status_that_names_the_pod() -> None:
     """No status names a pod: the session never started, and runs in another pod. The prepared one is no use
     to others, and is found out and removed."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -73,7 +73,7 @@ async def test_killed_between_prepare_and_the_status_that_names_the_pod() -> Non
 
 
 async def test_killed_between_the_status_and_the_start() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -98,7 +98,7 @@ async def test_killed_between_the_status_and_the_start() -> None:
 
 
 async def test_a_named_pod_that_was_never_prepared_is_used() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -117,7 +117,7 @@ async def test_a_named_pod_that_was_never_prepared_is_used() -> None:
 
 async def test_a_session_whose_pod_vanished_while_nobody_watched_does_not_run_again() -> None:
     """Its status names the pod: the program may have run there."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -135,7 +135,7 @@ async def test_a_session_whose_pod_vanished_while_nobody_watched_does_not_run_ag
 
 async def test_sessions_that_nobody_can_have_started_run() -> None:
     """Made before the operator ended, but not yet given a pod; and made while there was none."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool(replicas=0, maxPods=1)
         on.node.unschedulable = "0/1 nodes"
@@ -152,7 +152,7 @@ async def test_sessions_that_nobody_can_have_started_run() -> None:
 
 
 async def test_a_running_session_without_a_pod_is_lost() -> None:
-    async with system(running_after_seconds=0.1) as on:
+    async with system(**SHORT_LEASE, running_after_seconds=0.1) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -178,7 +178,7 @@ def store_result(on: System, session: dict[str, Any], started: str, stdout: str)
 
 async def test_a_run_that_ended_before_its_pod_was_lost_has_its_result() -> None:
     """Nobody was there to hear it: the operator was gone, and then the pod."""
-    async with system(running_after_seconds=0.1) as on:
+    async with system(**SHORT_LEASE, running_after_seconds=0.1) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -242,7 +242,7 @@ async def test_a_result_that_cannot_be_trusted_or_read_is_none(broken: str) -> N
 
 
 async def test_a_named_pod_that_is_silent_is_lost() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -258,7 +258,7 @@ async def test_a_named_pod_that_is_silent_is_lost() -> None:
 
 async def test_a_free_looking_pod_of_a_session_that_is_over_is_removed() -> None:
     """The operator ended between the answer and the removal, or the session was deleted meanwhile."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -273,7 +273,7 @@ async def test_a_free_looking_pod_of_a_session_that_is_over_is_removed() -> None
 
 async def test_the_status_of_an_earlier_operator_that_lands_late_decides() -> None:
     """It names another pod than the one this operator has chosen, which has not started anything yet."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         session, early = await overtaken(on, "print:x")
         uid = session["metadata"]["uid"]
         status = await on.ended(session)
@@ -288,7 +288,7 @@ def _uids(on: System) -> set[str]:
 
 
 async def test_waiting_sessions_go_on_waiting() -> None:
-    async with system(queued_after_seconds=0.05) as on:
+    async with system(**SHORT_LEASE, queued_after_seconds=0.05) as on:
         first = await on.start()
         on.node.unschedulable = "0/1 nodes"
         on.pool(replicas=0)
@@ -318,7 +318,7 @@ async def test_a_restart_changes_nothing_that_is_in_order() -> None:
 
 
 async def test_nothing_is_removed_before_sessions_are_taken_over() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool(replicas=2)
         await on.ready(2)
@@ -420,7 +420,7 @@ async def test_the_operator_waits_for_its_kinds() -> None:
 async def test_an_etcd_restored_from_a_backup() -> None:
     """Sessions and pods of then are there again, those since then are not, and the Lease has an older count
     than sidecars have seen. Nothing runs twice that had ended then, and new sessions are served."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool(replicas=3)
         await on.ready(3)

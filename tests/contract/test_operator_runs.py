@@ -297,12 +297,12 @@ async def test_a_stale_epoch_is_raised() -> None:
 
 async def test_many_sessions_at_once_each_have_a_pod_of_their_own() -> None:
     async with operating() as system:
-        system.pool(replicas=20, maxPods=60)
-        await system.ready(20)
+        system.pool(replicas=20, maxPods=60, onEmpty={"policy": "Wait", "waitSeconds": 120})
+        await system.ready(20, 60)
         sessions = [system.session(f"sleep:0.05 print:{number}") for number in range(50)]
         pods = set()
         for number, session in enumerate(sessions):
-            status = await system.ended(session, seconds=60)
+            status = await system.ended(session, seconds=120)
             assert status["reason"] == "Succeeded", status
             assert status["result"]["stdout"] == str(number)
             pods.add(status["pod"]["uid"])

@@ -7,7 +7,7 @@ import pytest
 
 from contract.fakes.rival import overtaken
 from contract.fakes.store import Json
-from contract.fakes.system import NAMESPACE, System, system
+from contract.fakes.system import NAMESPACE, SHORT_LEASE, System, system
 from kubecoderun_crds import names
 from kubecoderun_crds.session import SessionSpec, SessionStatus
 from kubecoderun_sidecar.protocol import Refusal
@@ -82,7 +82,7 @@ async def test_one_write_for_each_round() -> None:
 
 
 async def test_operator_restarts_while_the_program_waits() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -102,7 +102,7 @@ async def test_operator_restarts_while_the_program_waits() -> None:
 
 
 async def test_a_call_that_an_ended_operator_did_not_write_down() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -121,7 +121,7 @@ async def test_a_call_that_an_ended_operator_did_not_write_down() -> None:
 
 async def test_calls_of_a_run_whose_pod_an_earlier_operator_has_named() -> None:
     """They are written beside the name of that pod, and their results brought to it."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         session, early = await overtaken(on, "call:1 call:1 print:end", tools=TOOLS)
         await on.until(lambda: unanswered(on, session) == ["call_001"], "the call in the status")
         assert on.status(session)["pod"]["uid"] == early.pod_uid

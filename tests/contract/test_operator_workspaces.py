@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract.fakes.store import Json
-from contract.fakes.system import System, operating, system
+from contract.fakes.system import SHORT_LEASE, System, operating, system
 from kubecoderun_crds import names
 from kubecoderun_sidecar.protocol import Refusal
 
@@ -277,6 +277,21 @@ async def test_more_workspaces_than_the_pool_allows() -> None:
         await active(on, on.workspace("third"))
 
 
+async def test_cancelled_while_its_status_is_written() -> None:
+    async with operating(pool_status_seconds=0.5, api_attempt_seconds=10) as on:
+        on.pool()
+        workspace = on.workspace()
+        await active(on, workspace)
+        assert (await on.ended(on.run_in("mine", "print:1")))["reason"] == "Succeeded"
+        # The use of the workspace is written half a second after it became active.
+        on.api.held["patch", "executionsessions/status"] = asyncio.Event()
+        await asyncio.sleep(0.7)
+        on.cancel(workspace)
+        await asyncio.sleep(0.3)
+        on.api.held.pop(("patch", "executionsessions/status")).set()
+        assert (await on.ended(workspace))["reason"] == "Cancelled"
+
+
 async def test_a_pool_without_pods_ends_workspace_and_run_with_its_reason() -> None:
     async with operating() as on:
         on.pool(replicas=0, maxPods=1, onEmpty={"policy": "Reject"})
@@ -314,7 +329,7 @@ async def test_sidecars_of_an_earlier_version_are_passed_over() -> None:
 
 
 async def test_a_workspace_survives_its_operator() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         workspace = on.workspace()
@@ -329,7 +344,7 @@ async def test_a_workspace_survives_its_operator() -> None:
 
 
 async def test_a_run_in_progress_survives_its_operator_and_comes_before_others() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         workspace = on.workspace()
@@ -346,7 +361,7 @@ async def test_a_run_in_progress_survives_its_operator_and_comes_before_others()
 
 
 async def test_a_run_that_ended_while_nobody_looked_has_its_result_although_others_wait() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         on.workspace()
@@ -362,7 +377,7 @@ async def test_a_run_that_ended_while_nobody_looked_has_its_result_although_othe
 
 
 async def test_the_pod_is_lost_while_there_is_no_operator() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         workspace = on.workspace()
@@ -383,7 +398,7 @@ async def test_the_pod_is_lost_while_there_is_no_operator() -> None:
 
 async def test_a_run_that_may_have_started_is_never_said_not_to_have() -> None:
     """Whoever hears that it was not started runs it again elsewhere."""
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start(sidecar_answer_seconds=0.5)
         on.pool()
         workspace = on.workspace()
@@ -402,7 +417,7 @@ async def test_a_run_that_may_have_started_is_never_said_not_to_have() -> None:
 
 @pytest.mark.parametrize("held", [("patch", "pods"), ("patch", "executionsessions/status")])
 async def test_killed_on_the_way_to_the_pod(held: tuple[str, str]) -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool()
         await on.ready(2)
@@ -422,7 +437,7 @@ async def test_killed_on_the_way_to_the_pod(held: tuple[str, str]) -> None:
 
 
 async def test_idle_time_goes_on_over_a_restart() -> None:
-    async with system() as on:
+    async with system(**SHORT_LEASE) as on:
         first = await on.start()
         on.pool(workspaces={"max": 5, "idleTimeoutSeconds": 6})
         workspace = on.workspace()

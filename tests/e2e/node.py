@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 ENGINES: Final = ("docker", "podman")
@@ -45,6 +47,16 @@ class Node:
     def restart_kubelet(self) -> None:
         """Also makes it forget how long it wanted to wait with containers that have crashed."""
         self.inside("systemctl", "restart", "kubelet")
+
+    @contextmanager
+    def frozen_kubelet(self) -> Iterator[None]:
+        """Nothing on the node is restarted, asked to stop or cleared away meanwhile. The control plane misses
+        the kubelet only after 40 seconds."""
+        self.inside("systemctl", "kill", "--signal=STOP", "--kill-who=main", "kubelet")
+        try:
+            yield
+        finally:
+            self.inside("systemctl", "kill", "--signal=CONT", "--kill-who=main", "kubelet")
 
     def _runs(self, engine: str) -> bool:
         try:

@@ -137,7 +137,7 @@ class FakeApiServer:
         await self.until(lambda: len(self.sessions()) >= count)
         return self.sessions()[-1]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for something that follows from requests to this server."""
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - the condition may be anything
