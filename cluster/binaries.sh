@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds programs from Go modules into the cache, once per version, and links them in build/bin.
 # usage: binaries.sh [NAME...]    of: kind kubectl versitygw minio etcd coredns kubeadm kubelet kube-apiserver
-#                                 kube-controller-manager kube-scheduler kube-proxy
+#                                 kube-controller-manager kube-scheduler kube-proxy kube-network-policies
 # Prints the folder that holds them; without a name it builds nothing. On 2 cores: about 8 minutes for all but minio with a
 # cold Go cache, a minute and a half warm.
 . "$(dirname "$0")/env.sh"
@@ -10,6 +10,7 @@
 
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 versions="$KIND_VERSION $KUBERNETES_VERSION $ETCD_VERSION $COREDNS_VERSION $VERSITYGW_VERSION $MINIO_VERSION"
+versions+=" $KUBE_NETWORK_POLICIES_VERSION"
 out=$CACHE/bin/$(hash_of "$ROOT/cluster/binaries.sh" <<<"$versions")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -51,6 +52,9 @@ build() { # NAME: into $work/out
     coredns) build_module coredns "github.com/coredns/coredns@$COREDNS_VERSION" github.com/coredns/coredns ;;
     versitygw) build_module versitygw "github.com/versity/versitygw@$VERSITYGW_VERSION" github.com/versity/versitygw/cmd/versitygw ;;
     minio) build_module minio "github.com/minio/minio@$MINIO_VERSION" github.com/minio/minio ;;
+    kube-network-policies)
+      build_module "$1" "sigs.k8s.io/kube-network-policies@$KUBE_NETWORK_POLICIES_VERSION" sigs.k8s.io/kube-network-policies/cmd
+      ;;
     *) fail "unknown program $1" ;;
   esac
 }
@@ -74,7 +78,7 @@ kubernetes=()
 for name in "$@"; do
   [ ! -x "$out/$name" ] || continue
   case $name in
-    kube*) kubernetes+=("$name") ;;
+    kubectl | kubeadm | kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy) kubernetes+=("$name") ;;
     *)
       quietly "go build $name" build "$name" >&2
       mv "$work/out/$name" "$out/"

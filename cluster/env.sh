@@ -43,6 +43,7 @@ ETCD_VERSION=v3.6.6
 COREDNS_VERSION=v1.15.0
 VERSITYGW_VERSION=v1.8.0
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c    # the last commit upstream: its releases are no Go module versions
+KUBE_NETWORK_POLICIES_VERSION=v0.8.0    # enforces NetworkPolicies in a built node while they are tested
 # Names `kubeadm config images list` gives for KUBERNETES_VERSION; the built node carries images so named.
 ETCD_IMAGE=registry.k8s.io/etcd:3.6.6-0
 COREDNS_IMAGE=registry.k8s.io/coredns/coredns:v1.13.1

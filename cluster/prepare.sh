@@ -5,9 +5,13 @@
 . "$ROOT/cluster/progress.sh"
 
 "$ROOT/cluster/tools.sh"
-[ "$CLUSTER" != kind ] || "$ROOT/cluster/node-image.sh" >/dev/null
+node=
+[ "$CLUSTER" != kind ] || node=$("$ROOT/cluster/node-image.sh")
 "$ROOT/cluster/images.sh"
 # nothing but tests/store needs both, and that says what is missing
 "$ROOT/cluster/binaries.sh" versitygw minio >/dev/null || say "not all stores could be built: their tests will fail"
 # the same of tests/faults; the node image has built both already, where that was built here
 "$ROOT/cluster/control-plane.sh" || say "etcd and kube-apiserver could not be built: tests/faults will fail"
+# a node that was pulled enforces network policies by itself
+[[ $node != localhost/* ]] || "$ROOT/cluster/binaries.sh" kube-network-policies >/dev/null \
+  || say "kube-network-policies could not be built: the tests of network policies will fail"

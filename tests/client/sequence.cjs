@@ -1,7 +1,7 @@
 // The sequence of the hang-up investigation: an upload, two looks at the file's session, and at once a run of ten
 // seconds. Order: that of librechat.cjs, and
 //   bytes    size of the attached file; null: no file, and none of the calls that go with one
-//   client   node-fetch, or tool (execute_code)
+//   client   node-fetch, programmatic (/exec/programmatic by node-fetch), or tool (execute_code)
 'use strict';
 
 const { lastWasReused } = require('./connections.cjs');
@@ -28,20 +28,23 @@ async function attach() {
   return { looks, references: [lc.reference(order, { ...file, name: NAME })] };
 }
 
-/** Both return a function, so that what is made before the call is not timed. */
+const fetched = (path, more) => (code, files) => {
+  const fetch = lc.packagesIn(order.http)('node-fetch');
+  return async () => {
+    const response = await fetch(`${order.base}${path}`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', ...lc.headers(order) },
+      body: JSON.stringify({ lang: 'py', code, user_id: lc.USER, files, ...more }),
+    });
+    const body = await response.json();
+    return { status: response.status, stdout: body.stdout, stderr: body.stderr };
+  };
+};
+
+/** All return a function, so that what is made before the call is not timed. */
 const clients = {
-  'node-fetch': (code, files) => {
-    const fetch = lc.packagesIn(order.http)('node-fetch');
-    return async () => {
-      const response = await fetch(`${order.base}/exec`, {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/json', ...lc.headers(order) },
-        body: JSON.stringify({ lang: 'py', code, user_id: lc.USER, files }),
-      });
-      const body = await response.json();
-      return { status: response.status, stdout: body.stdout, stderr: body.stderr };
-    };
-  },
+  'node-fetch': fetched('/exec', {}),
+  programmatic: fetched('/exec/programmatic', { tools: [{ name: 'x' }] }),
   tool: (code, files) => {
     process.env.LIBRECHAT_CODE_BASEURL = order.base;
     const { createCodeExecutionTool } = require(lc.toolFile(order.agents));

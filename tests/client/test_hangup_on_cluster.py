@@ -18,7 +18,7 @@ from e2e.watching import InvariantWatcher
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("invariants")]
 EXPERIMENTS: Final = {"success3": None, "fail4": 45 * 1024 * 1024, "fail5": 2048}
 """Bytes of the attached file; None: there is none."""
-CLIENTS: Final = ("node-fetch", "tool")
+CLIENTS: Final = ("node-fetch", "programmatic", "tool")
 AT_ONCE: Final = 3
 """No more than a pool has warm pods."""
 Results = dict[tuple[str, str], dict[str, Any]]

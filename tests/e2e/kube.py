@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -60,6 +61,21 @@ class Kube:
             [self._kubectl, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "KUBECONFIG": str(self._deployment.kubeconfig)},
         )  # fmt: skip
+
+    @contextmanager
+    def open_kubectl(self, *arguments: str) -> Iterator[None]:
+        """kubectl with an input that stays open until the end, and then closes."""
+        process = subprocess.Popen(
+            [self._kubectl, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "KUBECONFIG": str(self._deployment.kubeconfig)},
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
 
     def apply(self, *objects: Object) -> None:
         """`kubectl apply` of the given objects."""

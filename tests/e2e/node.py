@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 ENGINES: Final = ("docker", "podman")
@@ -32,12 +33,26 @@ class Node:
 
     def inside(self, *command: str, seconds: float = 60.0) -> str:
         """What a command inside writes. Raises NoNodeError if it fails."""
-        done = subprocess.run(
-            self.command(*command), capture_output=True, text=True, timeout=seconds, check=False
-        )
-        if done.returncode != 0:
-            raise NoNodeError(f"{' '.join(command)} in {self.name}: {done.stderr.strip()[:200]}")
-        return done.stdout
+        return self._run(self.command(*command), seconds)
+
+    def write(self, path: str, content: str) -> None:
+        """A file inside that only root can read, and the folders above it. Raises NoNodeError."""
+        script = 'umask 077; mkdir -p "$(dirname "$0")" && cat > "$0"'
+        self._run([self._engine, "exec", "-i", self.name, "sh", "-c", script, path], 60.0, content)
+
+    def copy(self, source: Path, path: str) -> None:
+        """A file of this machine, with its mode, into a folder that is there. Raises NoNodeError."""
+        self._run([self._engine, "cp", str(source), f"{self.name}:{path}"], 60.0)
+
+    def in_network_of(self, container_id: str, *command: str) -> str:
+        """What a command of the node writes, run with the network of a pod: containerID as the pod's status
+        has it. Raises NoNodeError if it fails."""
+        bare = container_id.rpartition("/")[2]
+        tasks = (line.split() for line in self.inside("ctr", "-n", "k8s.io", "tasks", "ls").splitlines())
+        process = next((words[1] for words in tasks if words[0] == bare), None)
+        if process is None:
+            raise NoNodeError(f"no container {bare} runs in {self.name}")
+        return self.inside("nsenter", "--target", process, "--net", *command)
 
     def kill_container(self, container_id: str) -> None:
         """SIGKILL for all processes of a container of a pod; containerID as the pod's status has it."""
@@ -57,6 +72,14 @@ class Node:
             yield
         finally:
             self.inside("systemctl", "kill", "--signal=CONT", "--kill-who=main", "kubelet")
+
+    def _run(self, command: list[str], seconds: float, given: str | None = None) -> str:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        if done.returncode != 0:
+            raise NoNodeError(f"{' '.join(command)}: {done.stderr.strip()[:200]}")
+        return done.stdout
 
     def _runs(self, engine: str) -> bool:
         try:
