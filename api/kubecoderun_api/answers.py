@@ -186,11 +186,17 @@ def wants_stored(status: Mapping[str, Any]) -> bool:
 
 
 def from_status(
-    session: str, status: Mapping[str, Any], *, stored: Mapping[str, Any] | None, retry_after_seconds: int
+    session: str,
+    status: Mapping[str, Any],
+    *,
+    stored: Mapping[str, Any] | None,
+    retry_after_seconds: int,
+    inherited: Sequence[Json] = (),
 ) -> Answer:
     """The answer for a session that ended.
 
-    `stored` is the full result from the store, if it was wanted and could be read.
+    `stored` is the full result from the store, if it was wanted and could be read. `inherited` are the inputs
+    to tell of after the program's own files, if it has run.
     """
     reason = str(status.get("reason") or "")
     if reason in _BUSY:
@@ -204,7 +210,8 @@ def from_status(
             fault = _Fault(fault.status, fault.error, str(status["message"])[:300])
         return _fault(reason or "Unknown", fault)
     missing = wants_stored(status) and stored is None
-    return Answer(200, _program_body(session, reason, status, stored, missing), reason)
+    body = _program_body(session, reason, status, stored, missing)
+    return Answer(200, {**body, "files": [*body["files"], *inherited]}, reason)
 
 
 def has_output(status: Mapping[str, Any]) -> bool:

@@ -2,15 +2,18 @@
 cancels."""
 
 import asyncio
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from kubecoderun_api import answers, log, runs, toolcalls, wire
+from kubecoderun_api import answers, idempotency, log, repetition, runs, toolcalls, wire
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import ClusterError
+from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Reference
 from kubecoderun_api.services import Services
@@ -32,9 +35,14 @@ async def start(
     files: Sequence[Reference],
     pool: Pool,
     label: str | None,
+    claim: Claim | None,
+    admitted: Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]],
 ) -> Answer:
-    """Start a program; the answer is its end or the calls that it waits for. Only cancelling raises."""
-    secret = toolcalls.new_secret()
+    """Start a program; the answer is its end or the calls that it waits for. Only cancelling raises.
+
+    With a claim, or rather its idempotency key, the same program is started once: the others are told what
+    it waits for. `admitted` lets the program run when there is room."""
+    secret = toolcalls.new_secret() if claim is None else claim.continuation
     metadata = {
         "annotations": {names.ANNOTATION_CONTINUATION: toolcalls.digest(secret)},
         "labels": _labels(label),
@@ -42,9 +50,25 @@ async def start(
     pausing = runs.Pausing(
         toolcalls.pending, metadata, timedelta(seconds=services.settings.tool_waits_seconds)
     )
-    return await _told(
-        services, session, secret, await runs.run(services, principal, session, call, files, pool, pausing)
-    )
+    fingerprint = "" if claim is None else claim.fingerprint
+
+    def run() -> Awaitable[Answer]:
+        return runs.run(services, principal, session, call, files, pool, pausing, fingerprint)
+
+    if claim is None:
+        answer = await admitted(run)
+    else:
+        once = functools.partial(
+            repetition.once,
+            services,
+            principal,
+            claim,
+            lambda: admitted(run),
+            wait_seconds=runs.longest_wait(services, call, pool),
+            pause=toolcalls.pending,
+        )
+        answer = await services.repeats.run(claim, once)
+    return await _told(services, session, secret, answer)
 
 
 async def resume(
@@ -73,7 +97,7 @@ async def _resumed(
     session, settings = continuation.session, services.settings
     status = resource.get("status") or {}
     if toolcalls.has_ended(status):
-        return await runs.ended(services, session, status)
+        return await runs.ended(services, resource, status)
     fresh = toolcalls.new_results(resource, continuation.results)
     added = {**fresh.inline, **await _store(services, session, fresh.stored)}
     change: Json = {"metadata": {"labels": {names.LABEL_CALL: label}}}
@@ -84,12 +108,13 @@ async def _resumed(
         change,
         toolcalls.pending,
         wait_seconds=_longest(services, resource) + settings.wait_slack_seconds,
+        keyed=idempotency.has_key(resource),
     )
     if toolcalls.PENDING in found:
         return runs.paused(found)
     if toolcalls.is_too_late(found):
         raise too_late()
-    return await runs.ended(services, session, found)
+    return await runs.ended(services, resource, found)
 
 
 def too_late() -> wire.BadRequest:
@@ -113,13 +138,13 @@ async def _told(services: Services, session: str, secret: str, answer: Answer) -
     """The answer in the words of this endpoint."""
     calls = answer.body.get(toolcalls.PENDING)
     if calls is None:
-        return toolcalls.final(answer)
+        return replace(toolcalls.final(answer), headers=answer.headers)
     try:
         inputs = await asyncio.gather(*(_input(services, session, id, call) for id, call in calls.items()))
     except StoreError:
         return toolcalls.final(answers.own_fault("StoreFailed"))
     named = {id: (call["name"], given) for (id, call), given in zip(calls.items(), inputs, strict=True)}
-    return toolcalls.asking(session, secret, named)
+    return replace(toolcalls.asking(session, secret, named), headers=answer.headers)
 
 
 async def _input(services: Services, session: str, id: str, call: Mapping[str, Any]) -> Any:

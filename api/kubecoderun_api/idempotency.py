@@ -6,11 +6,12 @@ calls of this process that are open, which are joined.
 """
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kubecoderun_api import answers, wire
@@ -20,6 +21,8 @@ from kubecoderun_api.references import Reference
 from kubecoderun_crds import names
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
 
+SECRET_BYTES: Final = 18
+"""Of a secret that continues a program."""
 HEADER: Final = "idempotency-key"
 _MAX_LENGTH: Final = 255
 _NEVER_RAN: Final = frozenset(
@@ -44,6 +47,8 @@ class Claim:
     """The name that its session must have."""
     fingerprint: str
     """Hash of what was asked for."""
+    continuation: str = field(default="", repr=False)
+    """The secret that continues its program, if that calls tools: the same for each repetition."""
 
 
 def claim(
@@ -53,9 +58,7 @@ def claim(
 
     The user counts if a token names it; what a caller says about users does not.
     """
-    if not 0 < len(key) <= _MAX_LENGTH or not key.isprintable():
-        wire.refuse(f"Idempotency-Key must have 1 to {_MAX_LENGTH} printable characters")
-    scope = [principal.tenant, principal.user if principal.vouched else None, key]
+    scope = _scope(principal, key)
     asked = [
         call.language,
         hashlib.sha256(call.code).hexdigest(),
@@ -65,14 +68,43 @@ def claim(
     ]
     if call.hint is not None:
         asked.append(call.hint)
+    if call.tools:
+        asked.append(["tools", *call.tools])
+    session = names.session_name_from(_keyed(secret, "name", scope))
     return Claim(
-        session=names.session_name_from(_keyed(secret, "name", scope)),
+        session=session,
+        fingerprint=_keyed(secret, "request", asked).hex()[:40],
+        continuation=base64.urlsafe_b64encode(
+            _keyed(secret, "continuation", session)[:SECRET_BYTES]
+        ).decode(),
+    )
+
+
+def claim_of_results(
+    secret: bytes, principal: Principal, key: str, session: str, results: Sequence[tuple[str, Any, str]]
+) -> Claim:
+    """The same for a request that brings results to a session, which is there already. Its own name is none
+    of a session: it only joins the call that is open."""
+    asked = [session, [list(one) for one in results]]
+    return Claim(
+        session=_keyed(secret, "results", _scope(principal, key)).hex(),
         fingerprint=_keyed(secret, "request", asked).hex()[:40],
     )
 
 
+def _scope(principal: Principal, key: str) -> list[str | None]:
+    if not 0 < len(key) <= _MAX_LENGTH or not key.isprintable():
+        wire.refuse(f"Idempotency-Key must have 1 to {_MAX_LENGTH} printable characters")
+    return [principal.tenant, principal.user if principal.vouched else None, key]
+
+
 def _keyed(secret: bytes, purpose: str, value: Any) -> bytes:
     return hmac.digest(secret, json.dumps([purpose, value]).encode(), "sha256")
+
+
+def has_key(resource: Mapping[str, Any]) -> bool:
+    """Whether a session was made for a request with a key."""
+    return names.ANNOTATION_FINGERPRINT in (resource["metadata"].get("annotations") or {})
 
 
 def belongs_to(resource: Mapping[str, Any], claim: Claim) -> bool:

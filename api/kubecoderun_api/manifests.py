@@ -18,11 +18,18 @@ def manifest(
     namespace: str,
     front_end: str,
     expires: datetime,
-    labels: Mapping[str, str],
+    principal: Principal,
     spec: Json,
-) -> Json:
-    """The ExecutionSession to create; `expires` is when it is not needed any more at the latest."""
-    return {
+    metadata: Mapping[str, Mapping[str, str]] | None = None,
+) -> bytes:
+    """The ExecutionSession to create on somebody's behalf, in JSON; `expires` is when it is not needed any
+    more at the latest, `metadata` further labels and annotations.
+
+    Raises wire.BadRequest if a credential of the principal stands in it."""
+    if principal.tenant is not None:
+        spec = {**spec, "request": {**spec["request"], "tenant": principal.tenant}}
+    more = metadata or {}
+    made: Json = {
         "apiVersion": names.API_VERSION,
         "kind": names.SESSION_KIND,
         "metadata": {
@@ -31,11 +38,15 @@ def manifest(
             "labels": {
                 names.LABEL_FRONT_END: front_end,
                 names.LABEL_EXPIRES: names.expiry_bucket(expires),
-                **labels,
+                **principal.labels(),
+                **more.get("labels", {}),
             },
         },
         "spec": spec,
     }
+    if more.get("annotations"):
+        made["metadata"]["annotations"] = dict(more["annotations"])
+    return in_json(made, principal)
 
 
 def in_json(made: Json, principal: Principal) -> bytes:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kubecoderun_api import filenames, scopes, wire
-from kubecoderun_api.session_files import SessionFiles
+from kubecoderun_api.scopes import Scope
+from kubecoderun_api.session_files import NOTHING, SessionFiles
 from kubecoderun_crds import names
 from kubecoderun_crds.pool import MAX_FILES
 
@@ -29,6 +30,10 @@ class Reference:
     id: str
     session: str | None
     """Which session has it, according to the client; None if it says nothing that could be a session."""
+    scope: Scope | None = None
+    """What it belongs to, according to the client."""
+    echo: bool = False
+    """Whether the client is one that wants to be told of it again if it has not changed."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Input:
     read_only: bool
     by_prefix: bool
     """Whether another session has it than the client said."""
+    scope: Scope | None = None
+    echo: bool = False
 
     def as_request(self) -> dict[str, Any]:
         """The element of a session's inputs."""
@@ -80,7 +87,7 @@ def _reference(number: int, entry: Any) -> Reference:
     clause = filenames.problem(name)
     if clause is not None:
         wire.refuse(f"files[{number}].name {clause}")
-    scopes.check(
+    scope = scopes.parse(
         entry.get("kind"),
         entry.get("resource_id"),
         entry.get("version"),
@@ -88,7 +95,14 @@ def _reference(number: int, entry: Any) -> Reference:
         resource_name="resource_id",
     )
     session = _session(number, entry)
-    return Reference(name, file, session if names.is_front_end_session_name(session) else None)
+    return Reference(
+        name,
+        file,
+        session if names.is_front_end_session_name(session) else None,
+        scope,
+        # Clients that know only session_id would take unchanged files for new ones, and for this run's.
+        echo=bool(entry.get("storage_session_id")),
+    )
 
 
 def _session(number: int, entry: Mapping[str, Any]) -> str:
@@ -170,7 +184,7 @@ class Resolution:
 
     def _match(self, reference: Reference) -> Input | None:
         for session in self._candidates(reference):
-            file = self._sessions[session].live.get(reference.id) if session in self._sessions else None
+            file = self._meant(reference, session).live.get(reference.id)
             if file is not None:
                 return Input(
                     path=reference.path,
@@ -178,14 +192,20 @@ class Resolution:
                     id=file.id,
                     read_only=file.read_only,
                     by_prefix=session != reference.session,
+                    scope=reference.scope,
+                    echo=reference.echo,
                 )
         return None
 
+    def _meant(self, reference: Reference, session: str) -> SessionFiles:
+        """The files of a session as the reference may see them: none of what was uploaded for another agent,
+        or another version of a skill."""
+        files = self._sessions.get(session, NOTHING)
+        return files if scopes.admits(files.scope, reference.scope) else NOTHING
+
     def _why(self, reference: Reference) -> str:
         removed = any(
-            reference.id in self._sessions[session].removed
-            for session in self._candidates(reference)
-            if session in self._sessions
+            reference.id in self._meant(reference, session).removed for session in self._candidates(reference)
         )
         return "was deleted" if removed else "does not exist, or not any more"
 

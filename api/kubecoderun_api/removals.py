@@ -4,9 +4,10 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-from kubecoderun_api import log, session_files
+from kubecoderun_api import log, scopes, session_files
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import Cluster, ClusterError
+from kubecoderun_api.scopes import Scope
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.waiters import NoResult
@@ -27,8 +28,9 @@ class Removals:
         self._sessions = sessions
         self._store = store
 
-    async def remove(self, session: str, file: str, principal: Principal) -> bool:
-        """Delete a file; whether this principal had one. After that nobody can use it, its bytes are gone.
+    async def remove(self, session: str, file: str, principal: Principal, scope: Scope | None) -> bool:
+        """Delete a file; whether this principal had one, and it belongs to `scope` as far as both are known.
+        After that nobody can use it, its bytes are gone.
 
         Raises NoResult if it could not be written down, StoreError if it was, but the bytes are still there:
         calling again deletes them.
@@ -37,6 +39,8 @@ class Removals:
         for failures in range(1, _ATTEMPTS + 1):
             resource = await self._sessions.read(session, principal)
             files = session_files.read(resource, datetime.now(UTC)) if resource else session_files.NOTHING
+            if not scopes.admits(files.scope, scope):
+                return False
             if resource is None or file in files.removed or file not in files.live:
                 if file in files.removed:
                     await self._store.remove_file(session, file)

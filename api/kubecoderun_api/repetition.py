@@ -11,7 +11,7 @@ from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.idempotency import Claim
 from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NAME_TAKEN
-from kubecoderun_api.waiters import NoResult
+from kubecoderun_api.waiters import NoResult, Pause
 from kubecoderun_api.watching import backoff
 from kubecoderun_api.workspaces import Place
 
@@ -28,9 +28,10 @@ async def once(
     *,
     wait_seconds: float,
     place: Place | None = None,
+    pause: Pause | None = None,
 ) -> Answer:
     """The answer of `first`, which makes the session, or of the session that is there already. `place`: the
-    workspace in which it runs."""
+    workspace in which it runs. `pause` tells what a session waits for that waits for its client."""
     try:
         found = await services.sessions.read(claim.session, principal)
         if found is not None and idempotency.never_ran(found):
@@ -41,7 +42,7 @@ async def once(
             if answer.reason != NAME_TAKEN:
                 return answer
             found = await services.sessions.read(claim.session, principal)
-        return await _again(services, principal, claim, found, wait_seconds, place)
+        return await _again(services, principal, claim, found, wait_seconds, place, pause)
     except NoResult as error:
         return answers.own_fault(error.name)
     except Exception as error:
@@ -56,22 +57,31 @@ async def _again(
     found: Json | None,
     wait_seconds: float,
     place: Place | None,
+    pause: Pause | None,
 ) -> Answer:
     if found is None:
         return answers.own_fault("SessionDeleted")
     if not idempotency.belongs_to(found, claim):
         return answers.key_reused()
-    if idempotency.has_ended(found):
-        status: Json = found["status"]
-    else:
-        status = await _end_of(services, principal, claim.session, wait_seconds)
-    answer = await runs.ended(services, claim.session, status, place)
+    status, asked = _state(found, pause)
+    if status is None and asked is None:
+        status, asked = await _next_state(services, principal, claim.session, wait_seconds, pause)
+    answer = await runs.ended(services, found, status, place) if status else runs.paused(asked or {})
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
 
 
-async def _end_of(services: Services, principal: Principal, session: str, wait_seconds: float) -> Json:
-    """The status of a session that another front end has made, when it has ended. Raises NoResult.
+def _state(found: Json, pause: Pause | None) -> tuple[Json | None, Json | None]:
+    """The status of a session that has ended, or else what it waits for."""
+    if idempotency.has_ended(found):
+        return found["status"], None
+    return None, pause(found) if pause is not None else None
+
+
+async def _next_state(
+    services: Services, principal: Principal, session: str, wait_seconds: float, pause: Pause | None
+) -> tuple[Json | None, Json | None]:
+    """The same of a session that another call has made, when it has ended or waits. Raises NoResult.
 
     It is looked at every now and then: the watch tells of this process's own sessions only.
     """
@@ -83,9 +93,9 @@ async def _end_of(services: Services, principal: Principal, session: str, wait_s
                 resource = await sessions.read(session, principal)
                 if resource is None:
                     raise NoResult("SessionDeleted")
-                if idempotency.has_ended(resource):
-                    status: Json = resource["status"]
-                    return status
+                status, asked = _state(resource, pause)
+                if status is not None or asked is not None:
+                    return status, asked
                 looks += 1
                 await asyncio.sleep(backoff(min(looks, _LONGEST_LOOK)))
     except TimeoutError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from kubecoderun_api import answers, idempotency, log, references, wire, workspaces
+from kubecoderun_api import answers, echoes, idempotency, log, references, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
@@ -90,7 +90,9 @@ async def _handed_in(
         await services.workspaces.ensure(place, principal)
     request = await _request(services, session, call, inputs, pool, place)
     lifetime = timedelta(seconds=longest_wait(services, call, pool) + pool.ttl_seconds)
-    await services.sessions.hold(session, request, principal, lifetime=lifetime, runs=True)
+    await services.sessions.hold(
+        session, request, principal, lifetime=lifetime, runs=True, metadata=_metadata(inputs)
+    )
     return answers.accepted(session)
 
 
@@ -155,20 +157,35 @@ async def _answer(
 ) -> Answer:
     inputs = await _inputs(services, principal, files)
     longest = longest_wait(services, call, pool)
+    request = await _request(services, session, call, inputs, pool, place)
+    metadata = _metadata(inputs, pausing, fingerprint)
     status = await services.sessions.execute(
         session,
-        await _request(services, session, call, inputs, pool, place),
+        request,
         principal,
         lifetime=timedelta(seconds=longest + pool.ttl_seconds)
         + (pausing.longest if pausing else timedelta()),
         wait_seconds=longest,
         pause=pausing.pause if pausing else None,
-        metadata=pausing.metadata if pausing else None,
-        fingerprint=fingerprint,
+        metadata=metadata,
+        keyed=bool(fingerprint),
     )
     if pausing is not None and "phase" not in status:
         return paused(status)
-    return await ended(services, session, status, place)
+    made = {"metadata": {**metadata, "name": session}, "spec": {"request": request}}
+    return await ended(services, made, status, place)
+
+
+def _metadata(inputs: Sequence[Input], pausing: Pausing | None = None, fingerprint: str = "") -> Json:
+    """Labels and annotations of the session."""
+    echo = echoes.note(inputs)
+    made: Json = {"labels": {}, "annotations": {} if echo is None else {names.ANNOTATION_ECHO: echo}}
+    if pausing is not None:
+        for kind, values in pausing.metadata.items():
+            made[kind] |= values
+    if fingerprint:
+        made["annotations"][names.ANNOTATION_FINGERPRINT] = fingerprint
+    return made
 
 
 def place_of(services: Services, principal: Principal, call: wire.ExecRequest, pool: Pool) -> Place | None:
@@ -187,11 +204,17 @@ def paused(found: Json) -> Answer:
     return Answer(200, found, Reason.WAITING_FOR_TOOLS)
 
 
-async def ended(services: Services, session: str, status: Json, place: Place | None = None) -> Answer:
-    """The answer for a session that has ended."""
-    stored = await stored_result(services.store, session, status)
+async def ended(
+    services: Services, session: Mapping[str, Any], status: Json, place: Place | None = None
+) -> Answer:
+    """The answer for a session that has ended with that status."""
+    name = session["metadata"]["name"]
     answer = answers.from_status(
-        session, status, stored=stored, retry_after_seconds=services.settings.retry_after_seconds
+        name,
+        status,
+        stored=await stored_result(services.store, name, status),
+        retry_after_seconds=services.settings.retry_after_seconds,
+        inherited=echoes.unchanged(session, status),
     )
     return answer if place is None else answers.in_runtime_session(answer, place.id, status)
 

@@ -15,6 +15,9 @@ SentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{21}$")]
 """The same as a client may send it."""
 
 
+Kind = Literal["skill", "agent", "user"]
+
+
 class Shape(BaseModel):
     """A JSON object in which other keys are ignored."""
 
@@ -46,6 +49,9 @@ class FileReference(Shape):
     name: str = Field(min_length=1, max_length=256, description="relative path below /mnt/data")
     storage_session_id: str | None = Field(default=None, description="the session that has it; a hint")
     session_id: str | None = Field(default=None, description="the same, from older clients")
+    kind: Kind | None = Field(default=None, description="what it belongs to")
+    resource_id: str | None = Field(default=None, max_length=128)
+    version: int | str | None = Field(default=None, description="of a skill")
 
 
 class ExecCall(Shape):
@@ -79,6 +85,10 @@ class OutputFile(Answered):
     storage_session_id: str
     session_id: str
     modified_from: FileOrigin | None = None
+    inherited: Literal[True] | None = Field(default=None, description="an input that has not changed")
+    kind: Kind | None = Field(default=None, description="of inputs, with the others as the reference said")
+    resource_id: str | None = None
+    version: int | float | None = None
 
 
 class Delivery(Answered):
@@ -297,6 +307,9 @@ class NormalFile(Answered):
     contentType: str  # noqa: N815
     lastModified: str  # noqa: N815
     read_only: bool | None = None
+    kind: Kind | None = None
+    resource_id: str | None = None
+    version: int | None = None
 
 
 class FileDescription(FileSummary):
@@ -305,6 +318,9 @@ class FileDescription(FileSummary):
     originalFilename: str  # noqa: N815
     contentType: str  # noqa: N815
     readOnly: bool  # noqa: N815
+    kind: Kind | None = Field(default=None, description="what it was uploaded for, if that was said")
+    resource_id: str | None = Field(default=None, description="id of the agent or the skill")
+    version: int | None = Field(default=None, description="version of the skill")
 
 
 class Erased(Answered):

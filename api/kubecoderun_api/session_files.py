@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kubecoderun_api import filenames
+from kubecoderun_api import filenames, scopes
+from kubecoderun_api.scopes import Scope
 from kubecoderun_crds.files import SkipReason
 from kubecoderun_crds.reasons import Mode
 
@@ -50,6 +51,8 @@ class SessionFiles:
     """When all of them go, if the session says so itself."""
     created: datetime | None = None
     """When the session was made."""
+    scope: Scope | None = None
+    """What they were uploaded for."""
 
 
 NOTHING: Final = SessionFiles()
@@ -81,7 +84,8 @@ def read(resource: Mapping[str, Any], now: datetime) -> SessionFiles:
         for entry in entries
         if entry["id"] not in removed
     }
-    return SessionFiles(live, removed, expires, _moment(metadata.get("creationTimestamp")))
+    created = _moment(metadata.get("creationTimestamp"))
+    return SessionFiles(live, removed, expires, created, scopes.kept(metadata))
 
 
 def removal(resource: Mapping[str, Any], file: str) -> list[Json]:
@@ -106,8 +110,8 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
-def entry(file: SessionFile, detail: str) -> Json | str:
-    """One element of a list of files."""
+def entry(file: SessionFile, detail: str, scope: Scope | None = None) -> Json | str:
+    """One element of a list of files, which belong to `scope`."""
     if detail == "simple":
         return file.full_name
     if detail == "normalized":
@@ -119,7 +123,7 @@ def entry(file: SessionFile, detail: str) -> Json | str:
             "contentType": filenames.content_type(file.path),
             "lastModified": file.modified,
         }
-        return normalized | ({"read_only": True} if file.read_only else {})
+        return normalized | ({"read_only": True} if file.read_only else {}) | _belonging(scope)
     summary = {
         "name": file.full_name,
         "size": file.size,
@@ -139,8 +143,12 @@ def entry(file: SessionFile, detail: str) -> Json | str:
     }
 
 
-def description(file: SessionFile) -> Json:
-    """What is told about a single file."""
+def _belonging(scope: Scope | None) -> Json:
+    return {} if scope is None else scope.as_answer()
+
+
+def description(file: SessionFile, scope: Scope | None = None) -> Json:
+    """What is told about a single file, which belongs to `scope`."""
     return {
         "name": file.full_name,
         "originalFilename": file.path,
@@ -149,7 +157,7 @@ def description(file: SessionFile) -> Json:
         "etag": file.etag,
         "contentType": filenames.content_type(file.path),
         "readOnly": file.read_only,
-    }
+    } | _belonging(scope)
 
 
 def outputs(session: str, status: Mapping[str, Any]) -> list[Json]:

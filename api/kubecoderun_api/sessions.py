@@ -6,6 +6,7 @@ that is still waited for is read once, and one that takes long now and then: a w
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from kubecoderun_api import log
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import Cluster, ClusterError
-from kubecoderun_api.manifests import in_json, manifest, timestamp
+from kubecoderun_api.manifests import manifest, timestamp
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.waiters import NoResult, Pause, Waiter
 from kubecoderun_api.watching import Watch, backoff
@@ -60,8 +61,8 @@ class Sessions:
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._namespace = namespace
         self._front_end = front_end
+        self._manifest = functools.partial(manifest, namespace=namespace, front_end=front_end)
         self._create_seconds = create_seconds
         self._recheck_seconds = recheck_seconds
         self._waiters: dict[str, Waiter] = {}
@@ -94,26 +95,28 @@ class Sessions:
         wait_seconds: float,
         pause: Pause | None = None,
         metadata: Json | None = None,
-        fingerprint: str = "",
+        keyed: bool = False,
     ) -> Json:
         """Create a session with that name and spec.request; return its status when it has ended, or what
         `pause` makes of it. `metadata` is for further labels and annotations.
 
         Raises NoResult if there will be none. Whenever this ends without a status (cancelled, too long, could
-        not be created for certain), the session is cancelled in the background if it exists. One with a
-        `fingerprint` has an idempotency key: it is left alone, because somebody may ask again.
+        not be created for certain), the session is cancelled in the background if it exists. One that is
+        `keyed` has an idempotency key: it is left alone, because somebody may ask again.
         """
         if self.stopping:
             raise NoResult("ShuttingDown")
-        if fingerprint:
-            metadata = {**(metadata or {}), "annotations": {names.ANNOTATION_FINGERPRINT: fingerprint}}
         expires = datetime.now(UTC) + lifetime
-        body = self._manifest(name, {"request": request}, principal, expires, metadata)
+        body = self._manifest(
+            name, spec={"request": request}, principal=principal, expires=expires, metadata=metadata
+        )
         former = self._forgotten.pop(name, "")
-        waiter = Waiter(name, pause=pause, keyed=bool(fingerprint), former=former)
+        waiter = Waiter(name, pause=pause, keyed=keyed, former=former)
         return await self._wait(waiter, self._create(waiter, body), wait_seconds)
 
-    async def resume(self, name: str, change: Json, pause: Pause, *, wait_seconds: float) -> Json:
+    async def resume(
+        self, name: str, change: Json, pause: Pause, *, wait_seconds: float, keyed: bool = False
+    ) -> Json:
         """Change a session, which another replica may have made, and from now on wait for it here; return as
         `execute` does, and end as it does.
 
@@ -123,7 +126,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         if name in self._waiters:
             raise NoResult("Taken")
-        waiter = Waiter(name, pause=pause, exists=True, ours=False)
+        waiter = Waiter(name, pause=pause, exists=True, ours=False, keyed=keyed)
         labels = {**(change.get("metadata") or {}).get("labels", {}), names.LABEL_FRONT_END: self._front_end}
         change = {**change, "metadata": {"labels": labels}}
         return await self._wait(waiter, self._change(waiter, change), wait_seconds)
@@ -151,7 +154,14 @@ class Sessions:
                 self._disown(name, waiter.exists, "cancel")
 
     async def hold(
-        self, name: str, request: Json, principal: Principal, *, lifetime: timedelta, runs: bool = False
+        self,
+        name: str,
+        request: Json,
+        principal: Principal,
+        *,
+        lifetime: timedelta,
+        runs: bool = False,
+        metadata: Json | None = None,
     ) -> None:
         """Create a session that need not be waited for: it only holds files, or (`runs`) runs by itself.
 
@@ -161,7 +171,7 @@ class Sessions:
             raise NoResult("ShuttingDown")
         expires = datetime.now(UTC) + lifetime
         spec = {"request": request} if runs else {"request": request, "expiresAt": timestamp(expires)}
-        body = self._manifest(name, spec, principal, expires)
+        body = self._manifest(name, spec=spec, principal=principal, expires=expires, metadata=metadata)
         waiter = self._waiters[name] = Waiter(name)
         settled = False
         try:
@@ -221,23 +231,9 @@ class Sessions:
                 raise NoResult("NotChanged") from None
         self._forgotten[metadata["name"]] = metadata["uid"]
 
-    def _manifest(
-        self, name: str, spec: Json, principal: Principal, expires: datetime, metadata: Json | None = None
-    ) -> bytes:
-        """The session in JSON. Raises wire.BadRequest if it would hold a credential."""
-        if principal.tenant is not None:
-            spec["request"]["tenant"] = principal.tenant
-        made = manifest(
-            name,
-            namespace=self._namespace,
-            front_end=self._front_end,
-            expires=expires,
-            labels=principal.labels(),
-            spec=spec,
-        )
-        for key, values in (metadata or {}).items():
-            made["metadata"].setdefault(key, {}).update(values)
-        return in_json(made, principal)
+    def take_back(self, name: str) -> None:
+        """Cancel a session in the background, although somebody may wait for it."""
+        self._disown(name, True, "cancel")
 
     async def read(self, name: str, principal: Principal) -> Json | None:
         """A session of this principal as it is now; None if there is none, or it is another tenant's.

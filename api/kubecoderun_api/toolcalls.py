@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kubecoderun_api import wire
 from kubecoderun_api.answers import Answer
+from kubecoderun_api.idempotency import SECRET_BYTES
 from kubecoderun_crds import names
 from kubecoderun_crds.printable import printable
 from kubecoderun_crds.reasons import TERMINAL_PHASES, Reason
@@ -35,7 +36,6 @@ REQUEST_ID_HEADER: Final = "x-librechat-code-request-id"
 WORKSPACE_HEADER: Final = "x-librechat-code-workspace-id"
 PENDING: Final = "pendingToolCalls"
 """Where `pending` puts the calls that wait."""
-_SECRET_BYTES: Final = 18
 _TOKEN: Final = re.compile(r"([a-z0-9]{21})\.([A-Za-z0-9_-]{24})")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _GONE: Final = frozenset({Reason.TOOL_WAIT_EXPIRED})
@@ -161,7 +161,7 @@ def request_label(request_id: str, tenant: str | None) -> str:
 
 def new_secret() -> str:
     """A new secret; who has it may bring results."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
+    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def token(session: str, secret: str) -> str:

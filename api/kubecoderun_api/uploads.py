@@ -16,6 +16,7 @@ from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.forms import MAX_FILE_PARTS, Form, FormError
 from kubecoderun_api.metrics import Metrics
+from kubecoderun_api.scopes import Scope
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.transfer import StoreError
@@ -202,7 +203,7 @@ class Uploads:
                 await arrivals.take(event)
         form.finish()
         fields = form.fields
-        scopes.check(fields.get("kind"), fields.get("id"), fields.get("version"))
+        scope = scopes.parse(fields.get("kind"), fields.get("id"), fields.get("version"))
         read_only = _flag(fields.get("read_only", ""))
         kept = arrivals.kept
         if not kept:
@@ -217,15 +218,16 @@ class Uploads:
                     for file in kept
                 ],
             },
-            _owner(principal, fields),
+            _owner(principal, fields, scope),
             lifetime=self._lifetime,
+            metadata=None if scope is None else scope.as_metadata(),
         )
         self._metrics.upload_bytes.inc(sum(file.size for file in kept))
 
 
-def _owner(principal: Principal, fields: Mapping[str, str]) -> Principal:
+def _owner(principal: Principal, fields: Mapping[str, str], scope: Scope | None) -> Principal:
     """Whose files these are: what is uploaded for an agent or a skill belongs to all who use that."""
-    shared = fields.get("entity_id", "").strip() or fields.get("kind", "").strip() in ("agent", "skill")
+    shared = fields.get("entity_id", "").strip() or (scope is not None and scope.kind != "user")
     return principal.for_everybody() if shared else principal
 
 

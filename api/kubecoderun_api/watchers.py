@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kubecoderun_api import answers, progress, workspaces
+from kubecoderun_api import answers, echoes, progress, workspaces
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
@@ -131,7 +131,11 @@ class Watchers:
         name, status = session["metadata"]["name"], session.get("status") or {}
         stored = await stored_result(self._store, name, status)
         answer = answers.from_status(
-            name, status, stored=stored, retry_after_seconds=self._retry_after_seconds
+            name,
+            status,
+            stored=stored,
+            retry_after_seconds=self._retry_after_seconds,
+            inherited=echoes.unchanged(session, status),
         )
         workspace = session["spec"]["request"].get("workspaceRef") or {}
         runtime = workspaces.runtime_id(workspace.get("name") or "")

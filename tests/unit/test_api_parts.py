@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kubecoderun_api
+from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.chores import Chores
 from kubecoderun_api.cluster import ClusterError
 from kubecoderun_api.log import JsonLines
@@ -112,12 +113,13 @@ def test_back_off_grows_and_is_bounded(failures: int) -> None:
 
 
 def test_the_manifest_is_what_the_resource_takes() -> None:
-    made = manifest(
+    document = manifest(
         "a" * 21,
         namespace="n",
         front_end="uid",
         expires=datetime(2026, 1, 1, 11, 29, tzinfo=UTC),
-        labels={names.LABEL_TENANT: "acme"},
+        principal=Principal(tenant="acme"),
+        metadata={"labels": {names.LABEL_KIND: "agent"}, "annotations": {names.ANNOTATION_RESOURCE: "a:1"}},
         spec={
             "request": {
                 "poolRef": {"name": "p"},
@@ -128,12 +130,16 @@ def test_the_manifest_is_what_the_resource_takes() -> None:
             }
         },
     )
+    made = json.loads(document)
+    assert made["metadata"]["annotations"] == {names.ANNOTATION_RESOURCE: "a:1"}
     assert made["metadata"]["labels"] == {
         names.LABEL_FRONT_END: "uid",
         names.LABEL_EXPIRES: "2026010111",
         names.LABEL_TENANT: "acme",
+        names.LABEL_KIND: "agent",
     }
-    assert SessionSpec.model_validate(made["spec"]).request.args == ["a"]
+    request = SessionSpec.model_validate(made["spec"]).request
+    assert (request.args, request.tenant) == (["a"], "acme")
 
 
 @pytest.mark.parametrize(

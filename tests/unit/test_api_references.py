@@ -9,16 +9,21 @@ from hypothesis import strategies as st
 
 from kubecoderun_api import filenames, references, wire
 from kubecoderun_api.references import Reference, Resolution, complaint
+from kubecoderun_api.scopes import Scope
 from kubecoderun_api.session_files import NOTHING, SessionFile, SessionFiles
 
 
 def session_files(
-    session: str, *ids: str, removed: tuple[str, ...] = (), read_only: bool = False
+    session: str,
+    *ids: str,
+    removed: tuple[str, ...] = (),
+    read_only: bool = False,
+    scope: Scope | None = None,
 ) -> SessionFiles:
     files = {
         one: SessionFile(session, one, f"path of {one}", 1, "2026-01-01T00:00:00Z", read_only) for one in ids
     }
-    return SessionFiles(files, frozenset(removed))
+    return SessionFiles(files, frozenset(removed), scope=scope)
 
 
 def look_up(
@@ -87,6 +92,27 @@ def test_ids_of_another_form_are_not_looked_for() -> None:
     resolution = Resolution([Reference("a", "V1StGXR8_Z5jdHi6B-myT", None), Reference("b", "x", None)])
     assert look_up(resolution, {}, set()) == (0, 0)
     assert [path for path, _ in resolution.missing()] == ["a", "b"]
+
+
+V1, V2 = Scope("skill", "s1", "1"), Scope("skill", "s1", "2")
+
+
+def test_a_file_of_another_version_is_looked_for_and_does_not_exist() -> None:
+    """Also not as one that was deleted: nothing tells of what belongs to others."""
+    resolution = Resolution([Reference("a", F, S, V2), Reference("b", G, S, V2), Reference("c", F, S, V1)])
+    look_up(resolution, {S: session_files(S, F, removed=(G,), scope=V1)}, {(S, F), (S, G)})
+    assert [one.path for one in resolution.inputs()] == ["c"]
+    assert resolution.missing() == [
+        ("a", "does not exist, or not any more"),
+        ("b", "does not exist, or not any more"),
+    ]
+
+
+def test_the_right_one_of_two_sessions_is_found_by_its_version() -> None:
+    both = {S: session_files(S, F, scope=V1), T: session_files(T, F, scope=V2)}
+    resolution = Resolution([Reference("a", F, S, V2)])
+    look_up(resolution, both, {(S, F), (T, F)})
+    assert [(one.session, one.by_prefix) for one in resolution.inputs()] == [(T, True)]
 
 
 NAMES = st.sampled_from([prefix * 13 + end * 8 for prefix in "ab" for end in "xyz"])
@@ -176,4 +202,5 @@ def test_the_complaint_names_files_and_stays_short() -> None:
 @pytest.mark.parametrize("key", ["session_id", "storage_session_id"])
 @pytest.mark.parametrize("value", ["", "short", "A" * 21, "a" * 20 + "-", None])
 def test_a_session_that_cannot_be_ours_is_no_hint(key: str, value: str | None) -> None:
-    assert references.parse([{"id": F, "name": "a", key: value}]) == (Reference("a", F, None),)
+    echo = key == "storage_session_id" and bool(value)
+    assert references.parse([{"id": F, "name": "a", key: value}]) == (Reference("a", F, None, echo=echo),)

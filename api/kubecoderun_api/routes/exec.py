@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -53,21 +54,35 @@ async def execute(request: Request) -> Response:
     call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
     pool = _pool_for(services, call, context)
-    secret = services.settings.idempotency_secret
-    claim = None
-    key = request.headers.get(idempotency.HEADER)
-    if key is not None:
-        if secret is None:
-            text = "Idempotency keys are not served here: KCR_IDEMPOTENCY_SECRET is not set."
-            wire.refuse(text, error="idempotency_unavailable")
-        claim = idempotency.claim(secret.get_secret_value().encode(), principal, key, call, files)
-    elif call.hint is None:  # in a workspace that is there already, a run needs no other pod
+    key = key_of(request, services)
+    claim = None if key is None else idempotency.claim(key.secret, principal, key.text, call, files)
+    if claim is None and call.hint is None:  # in a workspace that is there already, a run needs no other pod
         full = full_queue(services, context, pool, call.language)
         if full is not None:
             return full
     if claim is None and _wants_no_answer(request):
         return await _submit(services, context, principal, call, files, pool)
     return _respond(services, context, principal, call, files, pool, claim)
+
+
+@dataclass(frozen=True)
+class Key:
+    """An idempotency key that was sent."""
+
+    text: str
+    secret: bytes
+    """What makes names out of keys."""
+
+
+def key_of(request: Request, services: Services) -> Key | None:
+    """The key of a request, if it has one. Raises BadRequest where there is no secret for it."""
+    text, secret = request.headers.get(idempotency.HEADER), services.settings.idempotency_secret
+    if text is None:
+        return None
+    if secret is None:
+        why = "Idempotency keys are not served here: KCR_IDEMPOTENCY_SECRET is not set."
+        wire.refuse(why, error="idempotency_unavailable")
+    return Key(text, secret.get_secret_value().encode())
 
 
 async def _submit(
@@ -112,7 +127,7 @@ def _respond(
         context.facts["inputs"] = len(files)
 
     async def first() -> Answer:
-        full = _full(services, pool, call.language) if claim and call.hint is None else None
+        full = queue_is_full(services, pool, call.language) if claim and call.hint is None else None
         if full is not None:
             return full
         fingerprint = claim.fingerprint if claim else ""
@@ -180,14 +195,15 @@ def response_of(
 
 def full_queue(services: Services, context: RequestContext, pool: Pool, language: str) -> Response | None:
     """429 if the pool's queue is longer than its sessions may wait."""
-    full = _full(services, pool, language)
+    full = queue_is_full(services, pool, language)
     if full is None:
         return None
     context.facts["reason"] = full.reason
     return JSONResponse(full.body, full.status, full.headers)
 
 
-def _full(services: Services, pool: Pool, language: str) -> Answer | None:
+def queue_is_full(services: Services, pool: Pool, language: str) -> Answer | None:
+    """The answer for that case."""
     excess = excess_wait(pool, services.settings.pod_refill_seconds)
     if excess is None:
         return None

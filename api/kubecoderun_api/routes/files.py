@@ -12,6 +12,7 @@ from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.downloads import Download, headers_of, wanted_range
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.routes.intake import authorise
+from kubecoderun_api.scopes import Scope
 from kubecoderun_api.services import Services
 from kubecoderun_api.session_files import NOTHING, SessionFile, SessionFiles
 
@@ -42,11 +43,12 @@ async def list_files(
 ) -> Response:
     """All files of a session, as much as `detail` asks for; none of one that does not exist."""
     services, principal = await admit(request, session)
+    scope = said(request)
     if detail not in session_files.DETAILS:
         wire.refuse(f"detail must be one of {', '.join(session_files.DETAILS)}")
-    files = await _files(services, principal, session)
+    files = await _files(services, principal, session, scope)
     services.lifetimes.told_about(session, files, files.live.values())
-    return JSONResponse([session_files.entry(file, detail) for file in files.live.values()])
+    return JSONResponse([session_files.entry(file, detail, files.scope) for file in files.live.values()])
 
 
 @router.head("/sessions/{session}/objects/{file}", include_in_schema=False)
@@ -58,17 +60,17 @@ async def list_files(
 async def describe(request: Request, session: SessionId, file: FileId) -> Response:
     """What is known of one file."""
     services, principal = await admit(request, session, file)
-    files = await _files(services, principal, session)
+    files = await _files(services, principal, session, said(request))
     found = _find(files, file)
     services.lifetimes.told_about(session, files, [found])
-    return JSONResponse(session_files.description(found))
+    return JSONResponse(session_files.description(found, files.scope))
 
 
 @router.head("/download/{session}/{file}", include_in_schema=False)
 async def measure(request: Request, session: SessionId, file: FileId) -> Response:
     """The headers of the content of a file."""
     services, principal = await admit(request, session, file)
-    found = _find(await _files(services, principal, session), file)
+    found = _find(await _files(services, principal, session, said(request)), file)
     size = await services.store.file_size(session, file)
     if size is None:
         raise _not_found()
@@ -85,7 +87,7 @@ async def download(request: Request, session: SessionId, file: FileId) -> Respon
     """The content of a file, or the part of it that a Range asks for."""
     services, principal = await admit(request, session, file)
     context: RequestContext = request.scope[CONTEXT]
-    found = _find(await _files(services, principal, session), file)
+    found = _find(await _files(services, principal, session, said(request)), file)
     reader = await services.store.read_file(session, file, wanted_range(found, request.headers))
     if reader.status < 300:
         services.metrics.downloads.labels("sent").inc()
@@ -115,7 +117,7 @@ async def download(request: Request, session: SessionId, file: FileId) -> Respon
 async def delete(request: Request, session: SessionId, file: FileId) -> Response:
     """Delete one file, for everybody and for good."""
     services, principal = await admit(request, session, file)
-    if not await services.removals.remove(session, file, principal):
+    if not await services.removals.remove(session, file, principal, said(request)):
         raise _not_found()
     return JSONResponse({"message": "File deleted successfully", "session_id": session, "fileId": file})
 
@@ -126,18 +128,24 @@ async def admit(request: Request, *ids: str) -> tuple[Services, Principal]:
     principal = await authorise(request, services)
     if not all(map(_ID.fullmatch, ids)):
         wire.refuse("An id has 21 letters, digits, dashes or underscores.", error="Bad request")
-    query = request.query_params
-    scopes.check(query.get("kind"), query.get("id"), query.get("version"))
     context: RequestContext = request.scope[CONTEXT]
     context.facts.update(zip(("session", "file"), ids, strict=False))
     return services, principal
 
 
-async def _files(services: Services, principal: Principal, session: str) -> SessionFiles:
+def said(request: Request) -> Scope | None:
+    """What the caller says the files belong to. Raises wire.BadRequest."""
+    query = request.query_params
+    return scopes.parse(query.get("kind"), query.get("id"), query.get("version"))
+
+
+async def _files(services: Services, principal: Principal, session: str, scope: Scope | None) -> SessionFiles:
+    """The files of a session that belong to that scope, as far as both are known."""
     resource = await services.sessions.read(session, principal)
     if resource is None:
         return NOTHING
-    return services.lifetimes.as_used(session_files.read(resource, datetime.now(UTC)))
+    files = session_files.read(resource, datetime.now(UTC))
+    return services.lifetimes.as_used(files) if scopes.admits(files.scope, scope) else NOTHING
 
 
 def _find(files: SessionFiles, file: str) -> SessionFile:

@@ -1,18 +1,35 @@
 """POST /exec/programmatic: a program that calls its client's tools; and its continuation and cancellation."""
 
 import asyncio
-from collections.abc import Coroutine
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kubecoderun_api import continuations, openapi, references, schemas, toolcalls, wire, workspaces
+from kubecoderun_api import (
+    continuations,
+    idempotency,
+    openapi,
+    references,
+    schemas,
+    toolcalls,
+    wire,
+    workspaces,
+)
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
 from kubecoderun_api.profiles import Profile
-from kubecoderun_api.routes.exec import full_queue, pool_for, response_of, within_limits
+from kubecoderun_api.routes.exec import (
+    full_queue,
+    key_of,
+    pool_for,
+    queue_is_full,
+    response_of,
+    within_limits,
+)
 from kubecoderun_api.routes.intake import authorised_body
 from kubecoderun_api.services import Services
 from kubecoderun_crds import names
@@ -35,9 +52,11 @@ async def programmatic(request: Request) -> Response:
     body, principal = await authorised_body(request, services)
     label = _label(request, principal)
     if label is not None and label in services.calls:
-        wire.refuse("A call with this request id is in progress.", error="duplicate_request", status=409)
+        if idempotency.HEADER not in request.headers:
+            wire.refuse("A call with this request id is in progress.", error="duplicate_request", status=409)
+        label = None  # the first one can be cancelled by it, and with that this one
     if "continuation_token" in body:
-        return await _continue(services, principal, context, body, label)
+        return await _continue(request, services, principal, context, body, label)
     return _start(request, services, principal, context, body, label)
 
 
@@ -63,24 +82,33 @@ def _start(
     call = toolcalls.parse_start(body)
     files = references.parse(body.pop("files", None))
     pool = pool_for(services, call.language)
-    full = full_queue(services, context, pool, call.language)
-    if full is not None:
-        return full
-    session = names.session_name()
+    key = key_of(request, services)
+    claim = None if key is None else idempotency.claim(key.secret, principal, key.text, call, files)
+    if claim is None:
+        full = full_queue(services, context, pool, call.language)
+        if full is not None:
+            return full
+    session = names.session_name() if claim is None else claim.session
     context.facts.update(session=session, language=call.language, pool=pool.name, tools=len(call.tools))
-    work = within_limits(
-        services,
-        principal,
-        call.language,
-        lambda: continuations.start(services, principal, session, call, files, pool, label),
-    )
-    return _respond(services, context, session, label, work)
+
+    async def admitted(run: Callable[[], Awaitable[Answer]]) -> Answer:
+        full = None if claim is None else queue_is_full(services, pool, call.language)
+        return full or await within_limits(services, principal, call.language, run)
+
+    work = continuations.start(services, principal, session, call, files, pool, label, claim, admitted)
+    return _respond(services, context, session, label, work, keyed=claim is not None)
 
 
 async def _continue(
-    services: Services, principal: Principal, context: RequestContext, body: Json, label: str | None
+    request: Request,
+    services: Services,
+    principal: Principal,
+    context: RequestContext,
+    body: Json,
+    label: str | None,
 ) -> Response:
     continuation = toolcalls.parse_continuation(body)
+    key = key_of(request, services)
     session = continuation.session
     body.clear()  # the results are in the continuation; one copy of them is enough
     context.facts.update(session=session, results=len(continuation.results))
@@ -91,12 +119,17 @@ async def _continue(
         raise continuations.too_late()
     if toolcalls.is_too_late(resource.get("status") or {}):
         raise continuations.too_late()
-    if services.sessions.waits_for(session):
+    if key is None and services.sessions.waits_for(session):
         wire.refuse(
             "The program is being continued by another call.", error="continuation_in_flight", status=409
         )
-    work = continuations.resume(services, continuation, resource, label)
-    return _respond(services, context, session, label, work)
+    resume = functools.partial(continuations.resume, services, continuation, resource, label)
+    if key is None:
+        return _respond(services, context, session, label, resume(), keyed=idempotency.has_key(resource))
+    results = [(one.call, one.value, one.error) for one in continuation.results]
+    claim = idempotency.claim_of_results(key.secret, principal, key.text, session, results)
+    work = services.repeats.run(claim, resume)
+    return _respond(services, context, session, label, work, keyed=True)
 
 
 def _respond(
@@ -105,7 +138,12 @@ def _respond(
     session: str,
     label: str | None,
     work: Coroutine[Any, Any, Answer],
+    *,
+    keyed: bool,
 ) -> Response:
+    """The response to a call. One that is `keyed` may be asked for again: its program goes on when its client
+    leaves, and ends when it is cancelled."""
+
     async def run() -> Answer:
         task = asyncio.current_task()
         if label is not None and task is not None:
@@ -116,6 +154,8 @@ def _respond(
             if task is None or context.exchange.left_after is not None or services.sessions.stopping:
                 raise
             # Cancelled by a request of its own, while its client is still there.
+            if keyed:
+                services.sessions.take_back(session)
             answer = toolcalls.cancelled(session)
         finally:
             if label is not None:
