@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.figures import Scenario, milliseconds
 from bench.latency import instant
-from bench.system import System
+from bench.system import IDLE_SECONDS, System
 from e2e.deployment import POOLS
 from e2e.pools import unassigned, wait_at_target
 from kubecoderun_runner.languages import BY_NAME
@@ -46,7 +46,7 @@ seconds = []
 for number in range(given["n"]):
     os.chdir(tempfile.mkdtemp(dir="/tmp"))
     with open(given["source"], "w", encoding="utf-8") as file:
-        file.write(f"{given['code']}\n{given['comment']} {number}\n")
+        print(given["code"], given["comment"] + str(number), sep="\\n", file=file)
     began = time.perf_counter()
     done = subprocess.run(["sh", "-c", given["command"]], env=env, capture_output=True, text=True)
     seconds.append(time.perf_counter() - began)
@@ -75,6 +75,9 @@ def programs(language: str) -> dict[str, str]:
 
 def compare(system: System, pool: str, language: str, code: str, n: int) -> Scenario:
     """`n` runs of each kind, and how their medians compare."""
+    # The pod of the run before may look unused for a moment.
+    wait_at_target(system.kube, pool)
+    time.sleep(IDLE_SECONDS)
     wait_at_target(system.kube, pool)
     hand = by_hand(system, unassigned(system.kube, pool)[0]["metadata"]["name"], language, code, n)
     seconds: list[float] = []
