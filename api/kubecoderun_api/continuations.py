@@ -68,7 +68,7 @@ async def start(
             pause=toolcalls.pending,
         )
         answer = await services.repeats.run(claim, once)
-    return await _told(services, session, secret, answer)
+    return await _told(services, secret, answer)
 
 
 async def resume(
@@ -88,7 +88,7 @@ async def resume(
     except Exception as error:
         log.event("continuation_failed", level=log.ERROR, error=error, session=session)
         answer = answers.own_fault("InternalError")
-    return await _told(services, session, continuation.secret, answer)
+    return await _told(services, continuation.secret, answer)
 
 
 async def _resumed(
@@ -111,7 +111,7 @@ async def _resumed(
         keyed=idempotency.has_key(resource),
     )
     if toolcalls.PENDING in found:
-        return runs.paused(found)
+        return runs.paused(session, found)
     if toolcalls.is_too_late(found):
         raise too_late()
     return await runs.ended(services, resource, found)
@@ -134,11 +134,12 @@ async def _store(services: Services, session: str, results: Sequence[Given]) -> 
     return dict(await asyncio.gather(*map(put, results)))
 
 
-async def _told(services: Services, session: str, secret: str, answer: Answer) -> Answer:
+async def _told(services: Services, secret: str, answer: Answer) -> Answer:
     """The answer in the words of this endpoint."""
     calls = answer.body.get(toolcalls.PENDING)
     if calls is None:
         return replace(toolcalls.final(answer), headers=answer.headers)
+    session = answer.body[runs.SESSION]
     try:
         inputs = await asyncio.gather(*(_input(services, session, id, call) for id, call in calls.items()))
     except StoreError:

@@ -13,7 +13,6 @@ from kubecoderun_api.services import Services
 from kubecoderun_api.sessions import NAME_TAKEN
 from kubecoderun_api.waiters import NoResult, Pause
 from kubecoderun_api.watching import backoff
-from kubecoderun_api.workspaces import Place
 
 Json = dict[str, Any]
 _LONGEST_LOOK: Final = 5
@@ -27,11 +26,10 @@ async def once(
     first: Callable[[], Awaitable[Answer]],
     *,
     wait_seconds: float,
-    place: Place | None = None,
     pause: Pause | None = None,
 ) -> Answer:
-    """The answer of `first`, which makes the session, or of the session that is there already. `place`: the
-    workspace in which it runs. `pause` tells what a session waits for that waits for its client."""
+    """The answer of `first`, which makes the session, or of the session that is there already. `pause` tells
+    what a session waits for that waits for its client."""
     try:
         found = await services.sessions.read(claim.session, principal)
         if found is not None and idempotency.never_ran(found):
@@ -42,7 +40,7 @@ async def once(
             if answer.reason != NAME_TAKEN:
                 return answer
             found = await services.sessions.read(claim.session, principal)
-        return await _again(services, principal, claim, found, wait_seconds, place, pause)
+        return await _again(services, principal, claim, found, wait_seconds, pause)
     except NoResult as error:
         return answers.own_fault(error.name)
     except Exception as error:
@@ -56,7 +54,6 @@ async def _again(
     claim: Claim,
     found: Json | None,
     wait_seconds: float,
-    place: Place | None,
     pause: Pause | None,
 ) -> Answer:
     if found is None:
@@ -66,7 +63,10 @@ async def _again(
     status, asked = _state(found, pause)
     if status is None and asked is None:
         status, asked = await _next_state(services, principal, claim.session, wait_seconds, pause)
-    answer = await runs.ended(services, found, status, place) if status else runs.paused(asked or {})
+    if status is not None:
+        answer = await runs.ended(services, found, status)
+    else:
+        answer = runs.paused(claim.session, asked or {})
     services.metrics.repeats.inc()
     return replace(answer, headers={**answer.headers, "idempotency-replayed": "true"})
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from kubecoderun_api import answers, echoes, idempotency, log, references, wire, workspaces
 from kubecoderun_api.answers import Answer
@@ -20,6 +20,8 @@ from kubecoderun_crds import names
 from kubecoderun_crds.reasons import Reason
 
 Json = dict[str, Any]
+SESSION: Final = "session"
+"""Where `paused` puts the name: in a workspace the run may have become another session than it was to be."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,9 @@ async def _answer(
         keyed=bool(fingerprint),
     )
     if pausing is not None and "phase" not in status:
-        return paused(status)
+        return paused(session, status)
     made = {"metadata": {**metadata, "name": session}, "spec": {"request": request}}
-    return await ended(services, made, status, place)
+    return await ended(services, made, status)
 
 
 def _metadata(inputs: Sequence[Input], pausing: Pausing | None = None, fingerprint: str = "") -> Json:
@@ -199,14 +201,13 @@ def longest_wait(services: Services, call: wire.ExecRequest, pool: Pool) -> floa
     return wait(call.timeout_seconds) + services.settings.wait_slack_seconds
 
 
-def paused(found: Json) -> Answer:
-    """The answer for a session that waits, as `Pausing.pause` tells it; for whoever can put it into words."""
-    return Answer(200, found, Reason.WAITING_FOR_TOOLS)
+def paused(session: str, found: Json) -> Answer:
+    """The answer for a session that waits, as `Pausing.pause` tells it, and its name; for whoever can put it
+    into words."""
+    return Answer(200, {**found, SESSION: session}, Reason.WAITING_FOR_TOOLS)
 
 
-async def ended(
-    services: Services, session: Mapping[str, Any], status: Json, place: Place | None = None
-) -> Answer:
+async def ended(services: Services, session: Mapping[str, Any], status: Json) -> Answer:
     """The answer for a session that has ended with that status."""
     name = session["metadata"]["name"]
     answer = answers.from_status(
@@ -216,7 +217,7 @@ async def ended(
         retry_after_seconds=services.settings.retry_after_seconds,
         inherited=echoes.unchanged(session, status),
     )
-    return answer if place is None else answers.in_runtime_session(answer, place.id, status)
+    return workspaces.named(answer, session, status)
 
 
 async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:

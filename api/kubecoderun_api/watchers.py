@@ -137,9 +137,7 @@ class Watchers:
             retry_after_seconds=self._retry_after_seconds,
             inherited=echoes.unchanged(session, status),
         )
-        workspace = session["spec"]["request"].get("workspaceRef") or {}
-        runtime = workspaces.runtime_id(workspace.get("name") or "")
-        return answer if runtime is None else answers.in_runtime_session(answer, runtime, status), stored
+        return workspaces.named(answer, session, status), stored
 
     async def _end(self, session: Json, told: Progress) -> AsyncIterator[bytes]:
         answer, stored = await self._answer(session)

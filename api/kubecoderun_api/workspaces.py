@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kubecoderun_api import log, wire
+from kubecoderun_api import answers, log, wire
+from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.cluster import Cluster, ClusterError
 from kubecoderun_api.manifests import in_json
@@ -68,10 +69,14 @@ class Place:
     pool: str
 
 
-def runtime_id(workspace: str) -> str | None:
-    """What clients are told of the workspace of that name; None if no hint has led to it."""
+def named(answer: Answer, session: Mapping[str, Any], status: Mapping[str, Any]) -> Answer:
+    """The answer of a session that ended with that status, with the workspace that it ran in, if a hint has
+    led to it."""
+    workspace = (session["spec"]["request"].get("workspaceRef") or {}).get("name") or ""
     digits = workspace.removeprefix(_PREFIX)
-    return None if digits == workspace else f"{_ID_PREFIX}{digits}"
+    if digits == workspace:
+        return answer
+    return answers.in_runtime_session(answer, f"{_ID_PREFIX}{digits}", status)
 
 
 def place(key: bytes, pool: str, hint: str, principal: Principal) -> Place:

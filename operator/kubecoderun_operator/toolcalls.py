@@ -62,8 +62,13 @@ class ToolCalls:
         self._waiting: set[str] = set()
         """Calls that the sidecar has told of and that have not been given a result."""
         self._pod: Member | None = None
+        self._owner, self._run = session.uid, ""
         self._giving: asyncio.Task[Any] | None = None
         self._more = False
+
+    def in_workspace(self, owner: str) -> None:
+        """The run has its turn in the pod of a workspace, which is that one's."""
+        self._owner, self._run = owner, self._session.uid
 
     def told(self, pod: Member, calls: Sequence[ToolCall]) -> None:
         """The sidecar tells of calls that wait: the status will say so."""
@@ -110,7 +115,7 @@ class ToolCalls:
                 return
             results = [as_result(id, given[id], self._tools.storage, self._session) for id in due]
             try:
-                await self._tools.sidecars.results(pod, self._session.uid, ResultsRequest(tuple(results)))
+                await self._bring(pod, *results)
             except (SidecarUnreachableError, SidecarRefusedError) as error:
                 failures += 1
                 if not await self._overcome(error, pod, results, failures):
@@ -119,6 +124,9 @@ class ToolCalls:
                 failures = 0
                 self._waiting.difference_update(due)
             self._more = True
+
+    async def _bring(self, pod: Member, *results: ToolResult) -> None:
+        await self._tools.sidecars.results(pod, self._owner, ResultsRequest(results, self._run or None))
 
     async def _overcome(
         self, error: Exception, pod: Member, results: list[ToolResult], failures: int
@@ -134,9 +142,8 @@ class ToolCalls:
             )
             if lost and place is not None and place < len(results):
                 id = results[place].id
-                failed = ResultsRequest((ToolResult(id, error=_LOST),))
                 try:
-                    await self._tools.sidecars.results(pod, seen.uid, failed)
+                    await self._bring(pod, ToolResult(id, error=_LOST))
                     self._waiting.discard(id)
                 except (SidecarUnreachableError, SidecarRefusedError):
                     logger.warning("a lost tool result was not told", extra=where)

@@ -229,7 +229,8 @@ class Workspace(Run):
     def _ownership(self, pod: Member, limits: Terms) -> pods.JsonPatch:
         """Labels and deadline of the pod, once for its life."""
         assert self.pool_spec is not None
-        longest = self._tools.settings.longest_run_seconds(self.pool_spec.limits.max_timeout_seconds)
+        limit = self.pool_spec.limits.max_timeout_seconds
+        longest = self._tools.settings.longest_run_seconds(limit, tools=True)
         until = limits.life + longest
         return pods.assignment(pod, self.session.name, self.uid, until, time.time())
 

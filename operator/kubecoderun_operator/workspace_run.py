@@ -64,6 +64,7 @@ class WorkspaceRun(Run):
         try:
             workspace = self._workspace = await self._workspaces.find(self.session)
             self.owner, self.run_uid = workspace.uid, self.session.uid
+            self._calls.in_workspace(workspace.uid)
             self.session = self._with_pool(self.session)
             pod = await self._turn(workspace)
         except EndedError:
@@ -152,9 +153,6 @@ class WorkspaceRun(Run):
     async def _checked(self, workspace: Workspace) -> Order:
         assert workspace.pool_spec is not None
         order = await intake.check(self.session, workspace.pool_spec, self._tools)
-        if order.tools:
-            why = "a program that calls tools cannot run in a workspace"
-            raise EndedError(Outcome(Reason.INVALID_REQUEST, why))
         self._order = order = replace(order, owner=workspace.uid)
         return order
 

@@ -73,9 +73,7 @@ class Pid1:
         self._selector = selectors.DefaultSelector()
         self._dropped: set[int] = set()
         """A spare that is not wanted any more and its shadow, until they have ended: no part of any run."""
-        self._terminating = False
-        self._writing = False
-        self._congested = False
+        self._terminating = self._writing = self._congested = False
 
     def serve(self) -> None:
         """Work until SIGTERM; raises ChannelClosedError, FrameError or OSError when that is impossible."""
@@ -215,6 +213,8 @@ class Pid1:
         self._collection.close()
         self._collection = Collection(self._folder)
         self._turns.clear_away()
+        if self._tools is not None:
+            self._tools.close()  # of an order that was given up before its start
         self._turns.more, self._skipping, self._prepared, self._tools = order.again, False, None, None
         self._delivery = Delivery(order, self._folder, language.source)
         self._turns.begin(self._delivery)

@@ -146,7 +146,7 @@ class Pod:
 
     async def results(self, caller: Caller, request: ResultsRequest) -> None:
         """Bring results of tool calls to the program; those that are for no call that waits are dropped."""
-        run = self._owned(caller, None)
+        run = self._owned(caller, request.run)
         if run is None:
             raise RefusedError(409, _NOT_PREPARED)
         try:

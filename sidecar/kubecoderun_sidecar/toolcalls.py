@@ -105,17 +105,23 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ResultsRequest:
-    """Results of calls; of calls that have theirs already nothing is taken."""
+    """Results of calls; of calls that have theirs already nothing is taken. `run`: in a reserved pod, the UID
+    of the session whose run is meant."""
 
     results: tuple[ToolResult, ...]
+    run: str | None = None
 
     def to_json(self) -> bytes:
-        return encode_object({"results": [result.to_wire() for result in self.results]})
+        results = [result.to_wire() for result in self.results]
+        return encode_object({"results": results} | ({} if self.run is None else {"run": self.run}))
 
     @classmethod
     def parse(cls, body: bytes) -> ResultsRequest:
         fields = decode_object(body, "results")
-        return cls(tuple(map(ToolResult.read, fields.objects("results", max_items=MAX_CALLS))))
+        return cls(
+            tuple(map(ToolResult.read, fields.objects("results", max_items=MAX_CALLS))),
+            fields.optional_text("run", min_bytes=1, max_bytes=128),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,21 +358,52 @@ async def test_assertions_that_do_not_hold() -> None:
         assert (ignored.status, workspaces(system)) == (200, [])
 
 
-async def test_programs_that_call_tools_run_alone() -> None:
-    """Without an assertion the hint is ignored, and the answer says so; with it, nothing is run."""
+async def test_programs_that_call_tools_run_there_too() -> None:
     async with running() as system:
         Operator(system)
         fields: dict[str, Any] = {"tools": [{"name": "t"}], "runtime_session_hint": HINT}
-        told = await asserting(system, "stateful", "/exec/programmatic", **fields)
-        assert (told.status, told.json["error"]) == (400, "stateful_workspace_unsupported")
-        assert not system.api.sessions()
-        for headers in ({}, {"X-CodeAPI-Expected-Profile": "default"}):
-            body = {"code": "x", **fields}
-            headers = {"X-API-Key": KEY, **headers}
-            alone = await system.request("POST", "/exec/programmatic", body, headers)
-            assert (alone.status, alone.json["stdout"]) == (200, "alone\n")
-            assert alone.headers[PROFILE] == "default"
-        assert not workspaces(system)
+        for status in ("new", "reused"):
+            told = await asserting(system, "stateful", "/exec/programmatic", **fields)
+            assert (told.status, told.headers[PROFILE]) == (200, "stateful")
+            assert (told.json["status"], told.json["runtime_status"]) == ("completed", status)
+        assert len(workspaces(system)) == 1
+        alone = await asserting(system, "default", "/exec/programmatic", **fields)
+        assert (alone.headers[PROFILE], alone.json["stdout"]) == ("default", "alone\n")
+
+
+async def test_a_program_that_calls_tools_comes_to_another_workspace() -> None:
+    """The workspace ends before its turn. The client continues the program that runs, not the one that did
+    not; and is told of the workspace at the end."""
+    async with running() as system:
+        operator = Operator(system)
+        await system.exec(runtime_session_hint=HINT)
+        operator.lose = {workspaces(system)[0]["metadata"]["name"]}
+        calls = {"call_001": {"name": "t", "input": "{}"}}
+
+        def answer(session: Json) -> Json | None:
+            made = operator.answer(session)
+            if "tools" not in session["spec"]["request"] or made is None or made["phase"] != "Succeeded":
+                return made
+            return {"phase": "Running", "reason": "WaitingForTools", "toolCalls": calls}
+
+        system.api.answer = answer
+        fields: dict[str, Any] = {"tools": [{"name": "t"}], "runtime_session_hint": HINT}
+        asked = await asserting(system, "stateful", "/exec/programmatic", **fields)
+        assert (asked.status, asked.json["status"]) == (200, "tool_call_required")
+        name = asked.json["session_id"]
+        assert system.api.objects[names.SESSION_PLURAL, name]["status"]["phase"] == "Running"
+        body = {
+            "continuation_token": asked.json["continuation_token"],
+            "tool_results": [{"call_id": "call_001", "result": 1, "is_error": False}],
+        }
+        going_on = asyncio.create_task(system.request("POST", "/exec/programmatic", body, {"X-API-Key": KEY}))
+        key = (names.SESSION_PLURAL, name)
+        await system.api.until(lambda: "toolResults" in system.api.objects[key]["spec"])
+        system.api.finish(name, succeeded("1\n", workspaceRun={"uid": "w", "number": 1}))
+        told = await going_on
+        assert (told.json["status"], told.json["stdout"]) == ("completed", "1\n")
+        assert told.json["runtime_status"] == "new"
+        assert told.json["runtime_session_id"].startswith("rt_")
 
 
 async def test_no_pool_keeps_state() -> None:

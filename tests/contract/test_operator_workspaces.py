@@ -118,15 +118,36 @@ async def test_a_run_that_names_another_pool_is_refused() -> None:
         assert (await on.ended(same))["phase"] == "Succeeded"
 
 
-async def test_a_program_that_calls_tools_is_refused() -> None:
+async def test_a_program_that_calls_tools_has_its_turn_all_the_while() -> None:
     async with operating() as on:
+        on.pool(workspaces={"max": 5, "idleTimeoutSeconds": 5})
+        workspace = on.workspace()
+        run, other = on.run_in("mine", "call:1 print:end", tools=["add"]), on.run_in("mine", "print:1")
+        await on.until(lambda: on.status(run).get("toolCalls"), "a call in the status")
+        assert (on.status(run)["phase"], on.status(run)["reason"]) == ("Running", "WaitingForTools")
+        assert starts(on, run, other) == [1, 0]
+        await asyncio.sleep(6)
+        assert on.status(workspace)["phase"] == "Active", "waiting for a tool is no idle time"
+        on.edit_session(run, toolResults={"call_001": {"value": "1"}})
+        ended = await on.ended(run)
+        assert (ended["result"]["stdout"], ended["workspaceRun"]["number"]) == ("1,end", 1)
+        assert (await on.ended(other))["workspaceRun"]["number"] == 2
+        assert starts(on, run, other) == [1, 1]
+
+
+async def test_an_operator_ends_while_a_program_in_a_workspace_waits_for_tools() -> None:
+    async with system(**SHORT_LEASE) as on:
+        first = await on.start()
         on.pool()
-        await active(on, on.workspace())
-        run = on.run_in("mine", "print:1", tools=["t"])
-        status = await on.ended(run)
-        assert (status["reason"], starts(on, run)) == ("InvalidRequest", [0])
-        assert "cannot run in a workspace" in status["message"]
-        assert (await on.ended(on.run_in("mine", "print:1")))["phase"] == "Succeeded"
+        on.workspace()
+        run, other = on.run_in("mine", "call:2 print:end", tools=["add"]), on.run_in("mine", "print:1")
+        await on.until(lambda: on.status(run).get("toolCalls"), "calls in the status")
+        await on.kill(first)
+        on.edit_session(run, toolResults={"call_001": {"value": "1"}, "call_002": {"error": "no"}})
+        await on.start()
+        assert (await on.ended(run))["result"]["stdout"] == "1,no,end"
+        assert (await on.ended(other))["phase"] == "Succeeded"
+        assert starts(on, run, other) == [1, 1]
 
 
 async def test_it_ends_when_nobody_uses_it_and_not_before() -> None:

@@ -353,3 +353,25 @@ add "{\\"a\\": \\"$big\\", \\"b\\": \\"\\"}" > /dev/null || echo "failed $?"
         assert lines[2] == "add: the input is not a JSON object"
         assert "nothing_like_it: command not found" in lines[3]
         assert lines[4] == "add: its input is too long without an object store"
+
+
+async def test_programs_that_call_tools_take_turns_in_a_workspace(tmp_path: Path) -> None:
+    """One after the other in one pod; also after one that was given up, and before one without tools."""
+    async with pod(tmp_path) as (sidecar, client, _runner):
+
+        def host(run: str) -> Host:
+            return Host(sidecar.port, weather, workspace="workspace-uid", run=run)
+
+        assert (await client.request("POST", "/v1/reserve", b"{}", session="workspace-uid")).status == 200
+        first = await host("r1").run("open('n', 'w').write(str(await add(a=1, b=2)))", TOOLS)
+        assert (first.reason, first.exit_code) == ("Succeeded", 0), first
+        given_up = job("print(await add(a=1, b=1))", tools=TOOLS, session="r2")
+        answer = await client.request("POST", "/v1/prepare", given_up, session="workspace-uid")
+        assert answer.status == 200, answer
+        second = await host("r3").run('cat n; echo; add \'{"a": 20, "b": 1}\'', TOOLS, language="bash")
+        assert second.stdout.text.split() == ["3", "21"], second
+        third = host("r4")
+        assert (await third.run("print(open('n').read(), 'add' in globals())", ())).stdout.text == "3 False\n"
+        assert third.rounds == []
+        assert await host("r1").give([ToolResult("call_001", value="9")]) == 409, "its turn is over"
+        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["n"]

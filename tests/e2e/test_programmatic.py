@@ -239,3 +239,25 @@ def with_setting(kube: Kube) -> set[str]:
         for pod in pods_of(kube, OPERATOR)
         if any(each["name"] == "KCR_TOOL_WAIT_SECONDS" for each in pod["spec"]["containers"][0]["env"])
     }
+
+
+def test_a_program_in_a_workspace_finds_and_leaves_files(front_end: FrontEnd, kube: Kube) -> None:
+    """With a hint, and the newest client sends one, it has its turn in the workspace until it has ended."""
+    hint = {"runtime_session_hint": f"v2:conversation:{uuid.uuid4().hex}"}
+    first = front_end.exec("open('n', 'w').write('20')", **hint)
+    assert (first.status, first["runtime_status"]) == (200, "new")
+    code = (
+        "n = await add(a=int(open('n').read()), b=1)\n"
+        "open('n', 'w').write(str(n))\n"
+        "print(await add(a=n, b=1))"
+    )
+    program = Program(front_end, code, **hint)
+    answer = program.to_the_end()
+    assert (answer["status"], answer["stdout"]) == ("completed", "22\n")
+    assert answer["runtime_status"] == "reused"
+    assert answer["runtime_session_id"] == first["runtime_session_id"]
+    assert len(program.rounds) == 2
+    last = front_end.exec("print(open('n').read())", **hint)
+    assert last["stdout"] == "21\n"
+    spec = kube.session(last.session)["spec"]["request"]
+    kube.delete(f"{SESSIONS}/{spec['workspaceRef']['name']}")

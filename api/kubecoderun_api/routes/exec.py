@@ -53,7 +53,7 @@ async def execute(request: Request) -> Response:
     call = wire.parse_exec(body)
     call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
-    pool = _pool_for(services, call, context)
+    pool = pool_with_state(services, call, context)
     key = key_of(request, services)
     claim = None if key is None else idempotency.claim(key.secret, principal, key.text, call, files)
     if claim is None and call.hint is None:  # in a workspace that is there already, a run needs no other pod
@@ -143,10 +143,9 @@ def _respond(
             answer = await first()
         else:
             longest = runs.longest_wait(services, call, pool)
-            place = runs.place_of(services, principal, call, pool)
             answer = await services.repeats.run(
                 claim,
-                lambda: repetition.once(services, principal, claim, first, wait_seconds=longest, place=place),
+                lambda: repetition.once(services, principal, claim, first, wait_seconds=longest),
             )
         context.facts["reason"] = answer.reason
         return answer
@@ -212,7 +211,7 @@ def queue_is_full(services: Services, pool: Pool, language: str) -> Answer | Non
     return full
 
 
-def _pool_for(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:
+def pool_with_state(services: Services, call: wire.ExecRequest, context: RequestContext) -> Pool:
     """The pool for a call, which loses its hint if no pool has workspaces for its language."""
     pool = pool_for(services, call.language)
     if call.hint is None:

@@ -21,11 +21,10 @@ from kubecoderun_api import (
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.middleware import CONTEXT, RequestContext
-from kubecoderun_api.profiles import Profile
 from kubecoderun_api.routes.exec import (
     full_queue,
     key_of,
-    pool_for,
+    pool_with_state,
     queue_is_full,
     response_of,
     within_limits,
@@ -73,18 +72,13 @@ def _start(
             "Workspaces on a machine of the user's own are not offered here.",
             error="stateful_workspace_unsupported",
         )
-    hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
-    if hint is not None and context.profile is Profile.STATEFUL:
-        wire.refuse(
-            "Programs that call tools run alone, not in a runtime session.",
-            error="stateful_workspace_unsupported",
-        )
     call = toolcalls.parse_start(body)
+    call.hint = workspaces.hint_of(body, context.profile) if services.settings.stateful else None
     files = references.parse(body.pop("files", None))
-    pool = pool_for(services, call.language)
+    pool = pool_with_state(services, call, context)
     key = key_of(request, services)
     claim = None if key is None else idempotency.claim(key.secret, principal, key.text, call, files)
-    if claim is None:
+    if claim is None and call.hint is None:
         full = full_queue(services, context, pool, call.language)
         if full is not None:
             return full
@@ -92,7 +86,7 @@ def _start(
     context.facts.update(session=session, language=call.language, pool=pool.name, tools=len(call.tools))
 
     async def admitted(run: Callable[[], Awaitable[Answer]]) -> Answer:
-        full = None if claim is None else queue_is_full(services, pool, call.language)
+        full = queue_is_full(services, pool, call.language) if claim and call.hint is None else None
         return full or await within_limits(services, principal, call.language, run)
 
     work = continuations.start(services, principal, session, call, files, pool, label, claim, admitted)

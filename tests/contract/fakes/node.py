@@ -144,7 +144,8 @@ class Sidecar:
             if self.unreachable and request.transport is not None:
                 request.transport.abort()
             return response
-        run = protocol.CancelRequest.parse(body).run if call in ("cancel", "start", "output") else None
+        of_a_run = call in ("cancel", "start", "output", "results")
+        run = protocol.CancelRequest.parse(body).run or wanted.uid if of_a_run else None
         if self.owner is None or self.request is None or run not in (None, self.request.session.uid):
             return _refuse(409, Refusal("not_prepared"))
         if call == "cancel":

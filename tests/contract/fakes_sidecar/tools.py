@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from contract.fakes_sidecar.client import Client, job, start
+from contract.fakes_sidecar.client import SESSION, Client, job
 from kubecoderun_sidecar.protocol import (
     Called,
     Finished,
     Limits,
     ResultsRequest,
     RunResult,
+    StartRequest,
     Tool,
     ToolCall,
     ToolResult,
@@ -26,9 +27,13 @@ Handler = Callable[[str, Any], Any]
 class Host:
     """Runs one program, and answers its calls by a function."""
 
-    def __init__(self, port: int, handler: Handler) -> None:
+    def __init__(self, port: int, handler: Handler, *, workspace: str = "", run: str = SESSION) -> None:
+        """workspace: uid of the one that has reserved the pod, if one has. run: uid of the session."""
         self._port = port
         self._handler = handler
+        self._owner = workspace or run
+        self._session = run
+        self._run = run if workspace else None
         self.rounds: list[tuple[ToolCall, ...]] = []
         """Calls as they were told, those told together in one entry."""
 
@@ -44,23 +49,23 @@ class Host:
     ) -> RunResult:
         """Prepare, start, answer, until the end."""
         client = Client(self._port)
-        body = job(code, language=language, tools=tuple(tools))
+        body = job(code, language=language, tools=tuple(tools), session=self._session)
         if limits is not None:
             fields = json.loads(body)
             fields["limits"]["timeoutSeconds"] = limits.timeout_seconds
             fields["limits"]["toolWaitSeconds"] = limits.tool_wait_seconds
             fields["limits"]["allToolWaitsSeconds"] = limits.all_tool_waits_seconds
             body = json.dumps(fields).encode()
-        answer = await client.request("POST", "/v1/prepare", body)
+        answer = await client.request("POST", "/v1/prepare", body, session=self._owner)
         assert answer.status == 200, answer
         async with asyncio.timeout(patience):
-            return await self.follow(start() if start_body is None else start_body)
+            return await self.follow(start_body or StartRequest(run=self._run).to_json())
 
     async def follow(self, start_body: bytes) -> RunResult:
         """Read the events from where the run is."""
         client = Client(self._port)
         try:
-            async for event in client.stream(start_body):
+            async for event in client.stream(start_body, session=self._owner):
                 if isinstance(event, Finished):
                     return event.result
                 if isinstance(event, Called):
@@ -79,8 +84,8 @@ class Host:
         """Status of the answer to these results."""
         client = Client(self._port)
         try:
-            body = ResultsRequest(tuple(results)).to_json()
-            return (await client.request("POST", "/v1/results", body)).status
+            body = ResultsRequest(tuple(results), self._run).to_json()
+            return (await client.request("POST", "/v1/results", body, session=self._owner)).status
         finally:
             client.close()
 
