@@ -53,6 +53,8 @@ async def caged(base: Path) -> AsyncGenerator[Client]:
         (base / name).mkdir()
     (base / "channel").chmod(0o777)
     (base / "bin" / "python").symlink_to(PYTHON)
+    # Where the checkout lies below /tmp, the runner would not find itself in a /tmp of its own.
+    shutil.copytree(ROOT / "runner" / "kubecoderun_runner", base / "runner" / "kubecoderun_runner")
     steps = (
         f"echo $$ > {cgroup}/cgroup.procs",
         f"mount --bind {cgroup} {CGROUPS}",
@@ -75,7 +77,7 @@ async def caged(base: Path) -> AsyncGenerator[Client]:
                 ),
                 env={
                     "PATH": f"{base}/bin:/usr/bin:/bin",
-                    "PYTHONPATH": str(ROOT / "runner"),
+                    "PYTHONPATH": f"{base}/runner",
                     "KCR_CHANNEL": sidecar.channel,
                     "KCR_WORKSPACE": f"{base}/data",
                     "KCR_PROCESSES": str(LIMITS["maxProcesses"]),
