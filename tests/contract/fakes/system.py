@@ -26,7 +26,7 @@ STORE = {
 }
 
 
-SHORT_LEASE: Final = {"lease_seconds": 2.5, "lease_renew_deadline": 1.5}
+SHORT_LEASE: Final = {"lease_seconds": 4.0, "lease_renew_deadline": 3.0}
 """Settings for tests in which an operator takes over from one that has died. In all others a lease is long:
 everything shares one event loop, which on a busy machine is late by seconds."""
 PATIENCE_SECONDS: Final = 30.0
@@ -65,7 +65,7 @@ class System:
         task = asyncio.create_task(app.run(), name=f"operator {number}")
         self.apps.append((app, task))
         if wait:
-            await asyncio.wait_for(app.ready.wait(), 10)
+            await asyncio.wait_for(app.ready.wait(), PATIENCE_SECONDS)
         return app
 
     async def stop(self, app: App) -> None:
