@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from kubecoderun_api import answers, echoes, idempotency, log, references, wire, workspaces
+from kubecoderun_api import answers, echoes, idempotency, log, references, results, wire, workspaces
 from kubecoderun_api.answers import Answer
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.inputs import MissingInputs
 from kubecoderun_api.pools import Pool
 from kubecoderun_api.references import Input, Reference
-from kubecoderun_api.results import stored_result
 from kubecoderun_api.services import Services
 from kubecoderun_api.transfer import StoreError
 from kubecoderun_api.waiters import NoResult
@@ -209,15 +208,9 @@ def paused(session: str, found: Json) -> Answer:
 
 async def ended(services: Services, session: Mapping[str, Any], status: Json) -> Answer:
     """The answer for a session that has ended with that status."""
-    name = session["metadata"]["name"]
-    answer = answers.from_status(
-        name,
-        status,
-        stored=await stored_result(services.store, name, status),
-        retry_after_seconds=services.settings.retry_after_seconds,
-        inherited=echoes.unchanged(session, status),
-    )
-    return workspaces.named(answer, session, status)
+    seconds = services.settings.retry_after_seconds
+    answer, _ = await results.answer_of(services.store, session, status, retry_after_seconds=seconds)
+    return answer
 
 
 async def _inputs(services: Services, principal: Principal, files: Sequence[Reference]) -> list[Input]:

@@ -8,13 +8,13 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kubecoderun_api import answers, echoes, progress, workspaces
+from kubecoderun_api import answers, progress
 from kubecoderun_api.auth.principal import Principal
 from kubecoderun_api.connection import BrokenOff, wait_until_left
 from kubecoderun_api.metrics import Metrics
 from kubecoderun_api.progress import Progress
 from kubecoderun_api.relay import Relay
-from kubecoderun_api.results import stored_result
+from kubecoderun_api.results import answer_of
 from kubecoderun_api.sessions import Sessions
 from kubecoderun_api.storage import Store
 from kubecoderun_api.waiters import NoResult
@@ -128,16 +128,8 @@ class Watchers:
                 await asyncio.sleep(_SECOND)
 
     async def _answer(self, session: Json) -> tuple[answers.Answer, Json | None]:
-        name, status = session["metadata"]["name"], session.get("status") or {}
-        stored = await stored_result(self._store, name, status)
-        answer = answers.from_status(
-            name,
-            status,
-            stored=stored,
-            retry_after_seconds=self._retry_after_seconds,
-            inherited=echoes.unchanged(session, status),
-        )
-        return workspaces.named(answer, session, status), stored
+        status, seconds = session.get("status") or {}, self._retry_after_seconds
+        return await answer_of(self._store, session, status, retry_after_seconds=seconds)
 
     async def _end(self, session: Json, told: Progress) -> AsyncIterator[bytes]:
         answer, stored = await self._answer(session)

@@ -309,7 +309,7 @@ class Run:
                         self.owner,
                         self._start_request(),
                         self._program_started,
-                        partial(self._calls.told, held.pod),
+                        partial(self._calls.told, held.pod, self.owner, self.run_uid),
                     )
                 return await held.explain(self._outcome(found), settings.ending_grace_seconds)
             except TimeoutError:

@@ -62,17 +62,15 @@ class ToolCalls:
         self._waiting: set[str] = set()
         """Calls that the sidecar has told of and that have not been given a result."""
         self._pod: Member | None = None
-        self._owner, self._run = session.uid, ""
+        self._owner = ""
+        self._run: str | None = None
         self._giving: asyncio.Task[Any] | None = None
         self._more = False
 
-    def in_workspace(self, owner: str) -> None:
-        """The run has its turn in the pod of a workspace, which is that one's."""
-        self._owner, self._run = owner, self._session.uid
-
-    def told(self, pod: Member, calls: Sequence[ToolCall]) -> None:
-        """The sidecar tells of calls that wait: the status will say so."""
-        self._pod = pod
+    def told(self, pod: Member, owner: str, run: str | None, calls: Sequence[ToolCall]) -> None:
+        """The sidecar tells of calls that wait: the status will say so. owner: who has the pod; run: which
+        of its runs this is, if that is a workspace."""
+        self._pod, self._owner, self._run = pod, owner, run
         self._waiting.update(call.id for call in calls)
         new = [call for call in calls if call.id not in self._record.tool_calls]
         for call in new:
@@ -126,7 +124,7 @@ class ToolCalls:
             self._more = True
 
     async def _bring(self, pod: Member, *results: ToolResult) -> None:
-        await self._tools.sidecars.results(pod, self._owner, ResultsRequest(results, self._run or None))
+        await self._tools.sidecars.results(pod, self._owner, ResultsRequest(results, self._run))
 
     async def _overcome(
         self, error: Exception, pod: Member, results: list[ToolResult], failures: int

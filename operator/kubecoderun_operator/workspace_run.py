@@ -64,7 +64,6 @@ class WorkspaceRun(Run):
         try:
             workspace = self._workspace = await self._workspaces.find(self.session)
             self.owner, self.run_uid = workspace.uid, self.session.uid
-            self._calls.in_workspace(workspace.uid)
             self.session = self._with_pool(self.session)
             pod = await self._turn(workspace)
         except EndedError:

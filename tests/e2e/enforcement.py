@@ -8,14 +8,13 @@ The rules that hand packets over are ours, not the program's own: those need `qu
 every kernel has, and leave out what is sent to the node itself, such as the API server.
 """
 
-import subprocess
 from pathlib import Path
 from typing import Final
 
+from built import NotBuiltError, program
 from e2e.kube import Kube
 from e2e.node import Node, NoNodeError
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAM: Final = "kube-network-policies"
 UNIT: Final = "kubecoderun-network-policies"
 FOLDER: Final = f"/usr/local/lib/{UNIT}"
@@ -64,9 +63,9 @@ class Enforcer:
         try:
             self.stop()
             self._give_account()
-            self._install(program())
+            self._install(program(PROGRAM))
             self._node.inside("systemctl", "start", UNIT)
-        except NoNodeError as refused:
+        except (NoNodeError, NotBuiltError) as refused:
             raise CannotEnforceError(str(refused)) from refused
 
     def stop(self) -> None:
@@ -101,14 +100,3 @@ class Enforcer:
         self._node.copy(built, f"{FOLDER}/{PROGRAM}")
         self._node.write(f"/run/systemd/system/{UNIT}.service", SERVICE.format(**values))
         self._node.inside("systemctl", "daemon-reload")
-
-
-def program() -> Path:
-    """The program in the cache of cluster/binaries.sh. Builds nothing. Raises CannotEnforceError."""
-    asked = subprocess.run(
-        [ROOT / "cluster" / "binaries.sh"], capture_output=True, text=True, timeout=60, check=True
-    )
-    path = Path(asked.stdout.splitlines()[-1]) / PROGRAM
-    if not path.is_file():
-        raise CannotEnforceError(f"{PROGRAM} is not built: cluster/binaries.sh {PROGRAM}")
-    return path

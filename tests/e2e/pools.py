@@ -2,6 +2,8 @@
 
 import secrets
 import string
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from e2e.deployment import GROUP, NAMESPACE, POOLS, SESSIONS
@@ -99,6 +101,26 @@ def wait_condition(kube: Kube, pool: str, kind: str, status: str) -> Object:
 def put_pool(kube: Kube, manifest: Object) -> None:
     """Create a pool."""
     kube.request("POST", POOLS, manifest)
+
+
+@contextmanager
+def making_pools(kube: Kube, like: str, prefix: str) -> Iterator[Callable[..., str]]:
+    """Makes pools by their spec's fields, waits for their pods, and returns their names; takes them away at
+    the end. like, prefix: as for pool_manifest and fresh_name."""
+    made: list[str] = []
+
+    def make(**spec: Any) -> str:
+        name = fresh_name(prefix)
+        put_pool(kube, pool_manifest(name, kube.pool(like), **spec))
+        made.append(name)
+        wait_at_target(kube, name)
+        return name
+
+    try:
+        yield make
+    finally:
+        for name in made:
+            kube.delete(f"{POOLS}/{name}")
 
 
 def put_session(kube: Kube, manifest: Object) -> None:

@@ -14,10 +14,16 @@ from typing import Any
 
 import pytest
 
-from e2e.deployment import POOLS, SESSIONS
+from e2e.deployment import SESSIONS
 from e2e.frontend import FrontEnd
 from e2e.kube import Kube, Object
-from e2e.pools import ended, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
+from e2e.pools import (
+    ended,
+    fresh_name,
+    making_pools,
+    session_manifest,
+    wait_at_target,
+)
 from hostile.cage import PROGRAMS, cage, program
 from hostile.cases import CASES, Case
 
@@ -66,19 +72,9 @@ def canary(front_end: FrontEnd, make_pool: Callable[..., str]) -> Iterator[Canar
 @pytest.fixture(scope="module")
 def make_pool(kube: Kube, pool: str) -> Iterator[Callable[..., str]]:
     """Makes pools with tight limits that last as long as these tests."""
-    made: list[str] = []
-
-    def make(**spec: object) -> str:
-        name = fresh_name("x-hostile")
-        like = kube.pool(pool)
-        put_pool(kube, pool_manifest(name, like, **{**cage(like["spec"]["runtime"]["image"]), **spec}))
-        made.append(name)
-        wait_at_target(kube, name)
-        return name
-
-    yield make
-    for name in made:
-        kube.delete(f"{POOLS}/{name}")
+    tight = cage(kube.pool(pool)["spec"]["runtime"]["image"])
+    with making_pools(kube, pool, "x-hostile") as make:
+        yield lambda **spec: make(**{**tight, **spec})
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,13 @@ from e2e.frontend import FrontEnd, exec_body
 from e2e.kube import MERGE_PATCH, Kube, Object
 from e2e.listeners import LISTED, ROLE_LABEL, UNLISTED, WALLED, Ground, listening
 from e2e.node import Node, NoNodeError
-from e2e.pools import ended, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
+from e2e.pools import (
+    ended,
+    fresh_name,
+    making_pools,
+    session_manifest,
+    wait_at_target,
+)
 from e2e.reaching import PROBE, WHILE_ASKED, Place, Target, argument, reached, reached_from
 from e2e.uploading import upload
 from e2e.waiting import eventually
@@ -148,20 +154,10 @@ def metadata(ground: Ground, node: Node | None) -> Iterator[Target]:
 
 @pytest.fixture(scope="module")
 def make_pool(kube: Kube, pool: str, enforced: Enforced) -> Iterator[Callable[..., str]]:
-    """Makes pools that last as long as these tests, and waits for their pods."""
-    made: list[str] = []
-
-    def make(**spec: object) -> str:
-        name, like = fresh_name("x-policies"), kube.pool(pool)
-        runtime = {"image": like["spec"]["runtime"]["image"], "languages": ["py"]}
-        put_pool(kube, pool_manifest(name, like, runtime=runtime, **spec))
-        made.append(name)
-        wait_at_target(kube, name)
-        return name
-
-    yield make
-    for name in made:
-        kube.delete(f"{POOLS}/{name}")
+    """Makes pools that last as long as these tests."""
+    runtime = {"image": kube.pool(pool)["spec"]["runtime"]["image"], "languages": ["py"]}
+    with making_pools(kube, pool, "x-policies") as make:
+        yield lambda **spec: make(runtime=runtime, **spec)
 
 
 def to_listener(ground: Ground, role: str) -> Object:

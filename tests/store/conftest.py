@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from built import NotBuiltError
 from store.bucket import Bucket, tidy
 from store.exchange import UnfitError, exchange_with
-from store.servers import NotBuiltError, serving
+from store.servers import serving
 from store.target import Signer, Target
 from store.verdict import Need, Result, verdicts
 

@@ -15,16 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from built import program
 from store.target import Target
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 10
 BUCKET = "kubecoderun"
-
-
-class NotBuiltError(Exception):
-    """The program of a store is not on this machine; the text says how to get it."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +29,6 @@ class Running:
 
     target: Target
     pid: int
-
-
-def program(name: str) -> Path:
-    """The store's program in the cache of cluster/binaries.sh. Builds nothing. Raises NotBuiltError."""
-    asked = subprocess.run(
-        [ROOT / "cluster" / "binaries.sh"], capture_output=True, text=True, timeout=60, check=True
-    )
-    path = Path(asked.stdout.splitlines()[-1]) / name
-    if not path.is_file():
-        raise NotBuiltError(f"{name} is not built: cluster/binaries.sh {name}")
-    return path
 
 
 def command_of(

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from built import NotBuiltError
 from store.bucket import Bucket
 from store.exchange import exchange_with
-from store.servers import NotBuiltError, serving
+from store.servers import serving
 from store.target import Signer, Target
 
 ROOT = Path(__file__).resolve().parents[2]
