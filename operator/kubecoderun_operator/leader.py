@@ -1,7 +1,8 @@
 """Which operator process leads: an elector on a coordination.k8s.io Lease.
 
 Times work as in client-go: a leader renews, stops acting `renew_deadline` after its last renewal, and
-others take over `duration` after they last saw the Lease change, by their own clock. The holder is named
+others take over `duration` after they last saw the Lease change, by their own clock. A lapse that was
+noticed is final, even if a late renewal succeeds: what was to write in between has ended. The holder is named
 by its pod, so a container that is restarted goes on at once. `leaseTransitions` is the *epoch*: it rises
 with each change of leader, sidecars refuse requests with a lower one, and session statuses carry it.
 """
@@ -54,8 +55,11 @@ class Elector:
         self._leases: Leases | None = None
         self._held: JsonObject | None = None
         self._renewed = float("-inf")
+        self._lapsed = False
         self._epoch = 0
         self._seen: tuple[str, float] = ("", 0.0)
+        self._unanswered: tuple[str, float] = ("", 0.0)
+        """renewTime of the last write that failed, and when it was begun: it may have landed."""
         self._writing = asyncio.Lock()
 
     def use(self, leases: Leases) -> None:
@@ -70,11 +74,14 @@ class Elector:
     @property
     def leading(self) -> bool:
         """Whether this process may write now."""
-        return self._held is not None and self._clock() < self._renewed + self._terms.renew_deadline
+        in_time = self._clock() < self._renewed + self._terms.renew_deadline
+        return self._held is not None and in_time and not self._lapsed
 
     def check(self) -> None:
-        """Raise NotLeadingError unless this process may write now."""
+        """Raise NotLeadingError unless this process may write now. Once it has, `hold` ends, whatever becomes
+        of the Lease: tasks that this error has ended would be missing."""
         if not self.leading:
+            self._lapsed = True
             raise NotLeadingError("the lease is not held")
 
     async def acquire(self) -> int:
@@ -86,6 +93,7 @@ class Elector:
             except (ApiError, ApiUnreachableError) as error:
                 logger.warning("cannot read or write the lease", extra=about(cause=str(error)))
             await asyncio.sleep(self._terms.retry)
+        self._lapsed = False
         metrics.LEADER.set(1)
         logger.info("leading", extra=about(epoch=self._epoch, identity=self._identity))
         return self._epoch
@@ -112,6 +120,7 @@ class Elector:
             self._epoch = seen + 1
             # A second time, because the first answer may be about an earlier write of ours.
             if not await self._write() and not await self._write():
+                self._lapsed = True
                 raise NotLeadingError("the lease could not be written")
         logger.warning("the epoch was raised above one that a pod has seen", extra=about(epoch=self._epoch))
 
@@ -205,25 +214,38 @@ class Elector:
                 return False
 
     async def _write(self) -> bool:
-        """Write the held Lease; False if somebody else has changed it, unless that was our own lost
-        answer."""
+        """Write the held Lease; whether it now stands as we want it. False if somebody else has changed it;
+        an own write whose answer was lost is recognized, and counts from when it was begun."""
         if self._held is None:
             return False
         began = self._clock()
         spec = {**self._held["spec"], **self._spec()}
         try:
             self._held = await self._client.replace_lease({**self._held, "spec": spec})
+        except ApiUnreachableError:
+            self._unanswered = (spec["renewTime"], began)
+            raise
         except ApiError as error:
             if error.status != 409:
+                self._unanswered = (spec["renewTime"], began)
                 raise
-            found = await self._client.lease(self._terms.namespace, self._terms.name)
-            if (found.get("spec") or {}).get("holderIdentity") != self._identity:
-                self._renewed = float("-inf")
-                return False
-            self._held = found
-            return False
+            return await self._look_again()
         self._renewed = began
         return True
+
+    async def _look_again(self) -> bool:
+        """The Lease is not what it was: whether that was an own write, with the present epoch."""
+        found = await self._client.lease(self._terms.namespace, self._terms.name)
+        spec = found.get("spec") or {}
+        if spec.get("holderIdentity") != self._identity:
+            self._renewed = float("-inf")
+            return False
+        self._held = found
+        renewed, began = self._unanswered
+        if spec.get("renewTime") != renewed:
+            return False
+        self._renewed = max(self._renewed, began)
+        return spec.get("leaseTransitions") == self._epoch
 
     def _spec(self) -> JsonObject:
         return {

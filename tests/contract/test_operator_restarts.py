@@ -8,18 +8,9 @@ import pytest
 
 from contract.fakes.node import moment
 from contract.fakes.rival import overtaken
-from contract.fakes.store import RefusedError
-from contract.fakes.system import SHORT_LEASE, System, operating, system
+from contract.fakes.system import SHORT_LEASE, System, operating, running, system
 from kubecoderun_crds import names
-from kubecoderun_sidecar.protocol import Captured, Owner, RunResult, Usage
-
-
-async def running(on: System, code: str) -> dict[str, Any]:
-    """A session whose program has started."""
-    session = on.session(code)
-    uid = session["metadata"]["uid"]
-    await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
-    return session
+from kubecoderun_sidecar.protocol import Captured, RunResult, Usage
 
 
 async def test_a_run_survives_its_operator() -> None:
@@ -330,79 +321,6 @@ async def test_nothing_is_removed_before_sessions_are_taken_over() -> None:
         assert (await on.ended(session))["phase"] == "Succeeded"
         order = [(entry.verb, entry.resource) for entry in on.api.log[mark:]]
         assert order.index(("list", names.SESSION_PLURAL)) < order.index(("delete", "pods"))
-
-
-async def test_on_sigterm_the_next_leader_goes_on_at_once() -> None:
-    async with system() as on:
-        first = await on.start()
-        second = await on.start(wait=False)
-        on.pool()
-        await on.ready(2)
-        session = await running(on, "sleep:1 print:x")
-        assert not second.ready.is_set()
-        await on.stop(first)
-        await asyncio.wait_for(second.ready.wait(), 1.0)
-        assert (await on.ended(session))["phase"] == "Succeeded"
-        (sidecar,) = on.node.of_session(session["metadata"]["uid"])
-        assert sidecar.starts == 1
-
-
-async def test_only_one_of_two_operators_acts() -> None:
-    async with system() as on:
-        await on.start()
-        await on.start(wait=False)
-        on.pool(replicas=3)
-        await on.ready(3)
-        sessions = [on.session("print:x") for _ in range(6)]
-        for session in sessions:
-            assert (await on.ended(session))["phase"] == "Succeeded"
-        lease = on.api.store.get("leases", "kubecoderun-system", "kubecoderun-operator")
-        assert lease["spec"]["holderIdentity"] == "operator-0"
-        creates = [entry for entry in on.api.writes() if (entry.verb, entry.resource) == ("create", "pods")]
-        assert len(creates) == 9
-
-
-async def test_an_operator_that_loses_its_lease_writes_nothing_more() -> None:
-    async with system() as on:
-        app = await on.start()
-        on.pool()
-        await on.ready(2)
-        session = await running(on, "sleep:1.2 print:x")
-
-        def steal(found: dict[str, Any]) -> dict[str, Any]:
-            found["spec"]["holderIdentity"] = "somebody"
-            return found
-
-        on.api.store.change("leases", "kubecoderun-system", "kubecoderun-operator", steal)
-        task = next(task for found, task in on.apps if found is app)
-        await asyncio.wait({task}, timeout=5)
-        assert type(task.exception()).__name__ == "NotLeadingError"
-        mark = len(on.api.log)
-        await asyncio.sleep(1.0)
-        assert on.api.writes(since=mark, leases=True) == []
-        assert on.status(session)["phase"] == "Running"
-        # The pod is still the session's: whoever leads next goes on.
-        assert on.node.of_session(session["metadata"]["uid"])[0].owner == Owner(
-            "session", session["metadata"]["uid"]
-        )
-
-
-async def test_a_late_leader_cannot_overwrite_the_answer() -> None:
-    """The API server refuses a status of a lower epoch, and any change of an ended session."""
-    async with operating() as on:
-        on.pool()
-        await on.ready(2)
-        session = on.session("print:x")
-        await on.ended(session)
-        name = session["metadata"]["name"]
-
-        def reopen(found: dict[str, Any]) -> dict[str, Any]:
-            found["status"] = {**found["status"], "phase": "Running"}
-            return found
-
-        with pytest.raises(RefusedError):
-            on.api.store.change(names.SESSION_PLURAL, "kubecoderun", name, reopen, "status")
-        assert on.status(session)["phase"] == "Succeeded"
 
 
 async def test_the_operator_waits_for_its_kinds() -> None:

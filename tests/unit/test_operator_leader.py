@@ -123,6 +123,34 @@ async def test_a_leader_that_cannot_renew_stops_before_anybody_can_follow() -> N
         await asyncio.wait_for(elector.hold(), 1)
 
 
+async def test_a_lapse_that_was_noticed_is_final() -> None:
+    """Whoever noticed has ended: a late renewal must not keep the process going without it."""
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    clock.now += 5.1
+    with pytest.raises(NotLeadingError):
+        elector.check()
+    with pytest.raises(NotLeadingError):
+        await asyncio.wait_for(elector.hold(), 1)
+    assert not elector.leading
+    await elector.release()
+    assert await acquires(elector)
+    elector.check()
+
+
+async def test_a_late_renewal_that_nobody_has_missed_is_no_lapse() -> None:
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    clock.now += 5.1
+    holding = asyncio.create_task(elector.hold())
+    await asyncio.sleep(0.05)
+    assert not holding.done()
+    elector.check()
+    holding.cancel()
+
+
 async def test_a_leader_that_was_replaced_notices_at_its_next_renewal() -> None:
     leases, clock = Leases(), Clock()
     elector = candidate(leases, "a", clock)
@@ -181,6 +209,34 @@ async def test_a_lost_answer_is_no_lost_lease() -> None:
     assert not holding.done()
     assert elector.leading
     holding.cancel()
+
+
+async def test_a_renewal_whose_answer_was_lost_counts_from_when_it_was_begun() -> None:
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    for _ in range(3):
+        # Every second request fails although it was carried out; the lease is never older than three seconds.
+        clock.now += 1
+        leases.lose_answers = 1
+        assert not await elector._renew()
+        clock.now += 2
+        assert await elector._renew()
+        elector.check()
+    clock.now += 2.9
+    elector.check()
+    clock.now += 0.2
+    assert not elector.leading
+
+
+async def test_a_write_of_a_lower_epoch_that_landed_late_does_not_raise_the_epoch() -> None:
+    leases, clock = Leases(), Clock()
+    elector = candidate(leases, "a", clock)
+    await elector.acquire()
+    leases.lose_answers = 1
+    assert not await elector._renew()
+    await elector.raise_epoch(41)
+    assert leases.spec["leaseTransitions"] == 42
 
 
 async def test_the_epoch_is_raised_above_one_that_a_pod_has_seen() -> None:

@@ -241,6 +241,14 @@ class System:
         )
 
 
+async def running(on: System, code: str) -> Json:
+    """A session whose program has started."""
+    session = on.session(code)
+    uid = session["metadata"]["uid"]
+    await on.until(lambda: any(side.starts for side in on.node.of_session(uid)), "the program runs")
+    return session
+
+
 @asynccontextmanager
 async def system(**overrides: Any) -> AsyncIterator[System]:
     """A cluster with a node; operators are started by the test."""
