@@ -1,4 +1,4 @@
-"""What hostile programs cost an ordinary caller on the same node."""
+"""What hostile programs cost an ordinary caller on the same node, and how much of that is their hostility."""
 
 import itertools
 import threading
@@ -6,45 +6,67 @@ import threading
 from bench.figures import Scenario, milliseconds, percentile, summary
 from bench.system import Caller, System, wrong
 from e2e.deployment import POOLS, SESSIONS
-from e2e.pools import ended, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
+from e2e.pools import TERMINAL, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
 from hostile.cage import cage, program
 
 NEIGHBOURS = ("fork_bomb", "memory_bomb", "flood", "disk_bomb", "inode_bomb", "open_files_bomb")
 LIMIT_SECONDS = 5
-
-
+STEADY_SECONDS = 600
+STEADY = "while True: pass"
+"""Keeps as much of a processor busy as its pod may have, and uses up no other pod."""
 ORDINARY = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(1)"
 """What a neighbour may well do. Every program uses up a pod, hostile or not, and making another one takes
 more of a small node than any program: beside these the caller has that, too."""
 
 
 def canary(system: System, n: int) -> dict[str, Scenario]:
-    """`n` calls of `print(42)` alone, as many beside ordinary programs, and as many beside hostile ones."""
+    """`n` calls of `print(42)` alone, and as many beside each kind of neighbour."""
     alone, errors = calls(system, n)
     name = fresh_name("x-canary")
     like = system.kube.pool(system.pool)
-    put_pool(system.kube, pool_manifest(name, like, **cage(like["spec"]["runtime"]["image"])))
+    limits = cage(like["spec"]["runtime"]["image"])
+    limits["limits"]["maxTimeoutSeconds"] = STEADY_SECONDS
+    put_pool(system.kube, pool_manifest(name, like, **limits))
+    hostile = [program(kind) for kind in NEIGHBOURS]
+    among: dict[str, list[float]] = {}
     try:
-        ordinary, more = beside(system, name, [ORDINARY], n)
-        hostile, most = beside(system, name, [program(kind) for kind in NEIGHBOURS], n)
+        for kind, programs, limit in (
+            ("steady", [STEADY], STEADY_SECONDS),
+            ("ordinary", [ORDINARY], LIMIT_SECONDS),
+            ("hostile", hostile, LIMIT_SECONDS),
+        ):
+            among[kind], more = beside(system, name, programs, n, limit)
+            errors += more
     finally:
         system.kube.delete(f"{POOLS}/{name}")
-    result = summary(hostile, [*errors, *more, *most])
-    if alone and ordinary and hostile:
-        for share in (50, 99):
-            before, among = percentile(alone, share), percentile(ordinary, share)
-            result[f"alone_p{share}_ms"] = milliseconds(before)
-            result[f"ordinary_p{share}_ms"] = milliseconds(among)
-            result[f"ratio_p{share}"] = round(percentile(hostile, share) / before, 2)
-            result[f"ratio_to_ordinary_p{share}"] = round(percentile(hostile, share) / among, 2)
-    return {"canary": result}
+    return {"canary": summary(among["hostile"], errors) | ratios(alone, among)}
 
 
-def beside(system: System, pool: str, programs: list[str], n: int) -> tuple[list[float], list[str]]:
-    """`calls`, while the programs run in that pool, one after the other and over again."""
+def ratios(alone: list[float], among: dict[str, list[float]]) -> Scenario:
+    """Percentiles of the other series, and how many times longer calls take beside hostile programs."""
+    found: Scenario = {}
+    if not alone or not all(among.values()):
+        return found
+    for share in (50, 99):
+        hostile = percentile(among["hostile"], share)
+        for kind, series in {"alone": alone, **among}.items():
+            if kind == "hostile":
+                continue
+            found[f"{kind}_p{share}_ms"] = milliseconds(percentile(series, share))
+            found[f"ratio_to_{kind}_p{share}"] = round(hostile / percentile(series, share), 2)
+        steady = percentile(among["steady"], share)
+        found[f"steady_to_alone_p{share}"] = round(steady / percentile(alone, share), 2)
+    return found
+
+
+def beside(
+    system: System, pool: str, programs: list[str], n: int, limit: int
+) -> tuple[list[float], list[str]]:
+    """`calls`, while the programs run in that pool, one after the other and over again, each for at most so
+    many seconds."""
     wait_at_target(system.kube, pool)
     stop = threading.Event()
-    neighbour = threading.Thread(target=run_programs, args=(system, pool, programs, stop))
+    neighbour = threading.Thread(target=run_programs, args=(system, pool, programs, limit, stop))
     neighbour.start()
     try:
         return calls(system, n)
@@ -71,12 +93,13 @@ def calls(system: System, n: int) -> tuple[list[float], list[str]]:
     return seconds, errors
 
 
-def run_programs(system: System, pool: str, programs: list[str], stop: threading.Event) -> None:
+def run_programs(system: System, pool: str, programs: list[str], limit: int, stop: threading.Event) -> None:
     """One after the other, until told to stop."""
     for code in itertools.cycle(programs):
         if stop.is_set():
             return
         name = fresh_name("x-canary")
-        system.kube.apply(session_manifest(name, pool, code, timeoutSeconds=LIMIT_SECONDS))
-        ended(system.kube, name)
+        system.kube.apply(session_manifest(name, pool, code, timeoutSeconds=limit))
+        while not stop.is_set() and system.kube.session(name).get("status", {}).get("phase") not in TERMINAL:
+            stop.wait(0.2)
         system.kube.delete(f"{SESSIONS}/{name}")

@@ -13,7 +13,7 @@ WANTED: Mapping[tuple[str, str], float] = {
     ("api_writes_per_session", "own_writes"): 8.0,
     ("idle_memory", "sidecar_mib"): 30.0,
     ("pod_ready", "ratio"): 1.2,
-    ("canary", "ratio_p99"): 2.0,
+    ("canary", "ratio_to_alone_p99"): 2.0,
     ("pod_output_1gb", "sidecar_most_mib"): 30.0,
     ("sleep10_none", "p50_ms"): 25.0,
     ("sleep10_2kb", "p50_ms"): 35.0,
