@@ -33,6 +33,7 @@ from kubecoderun_crds.workspaces import PoolWorkspaces
 
 MAX_REPLICAS: Final = 1000
 MAX_PODS: Final = 5000
+MAX_STARTS_PER_MINUTE: Final = 60_000
 MAX_TIMEOUT_SECONDS: Final = 86_400
 """The longest time limit any pool can allow: a day."""
 MAX_FILES: Final = 256
@@ -280,6 +281,10 @@ class PoolSpec(Model):
     """Warm pods to keep ready. Pods that run sessions do not count."""
     max_pods: Annotated[int, Field(ge=1, le=MAX_PODS)] = 50
     """Bound on all pods of the pool, those that run sessions included."""
+    starts_per_minute: Annotated[int, Field(ge=1, le=MAX_STARTS_PER_MINUTE)] | None = None
+    """How many pods the pool may begin in a minute, beyond a reserve (`replicas`) at once; sessions wait
+    meanwhile. Every run uses up a pod, and making another one takes seconds of a processor: this bounds what
+    the programs of a pool can take of a small node. Absent: as many as are needed."""
     runtime: Runtime
     """The container in which programs run."""
     update_strategy: UpdateStrategy = UpdateStrategy()

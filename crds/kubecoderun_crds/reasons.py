@@ -95,6 +95,7 @@ class PoolReason(StrEnum):
     PODS_FAILING = "PodsFailing"
     NETWORK_POLICY_FAILED = "NetworkPolicyFailed"
     AT_MAX_PODS = "AtMaxPods"
+    PACED = "Paced"
     NOTHING_WAITING = "NothingWaiting"
 
 
@@ -214,6 +215,7 @@ POOL_REASON_MEANINGS: Final[dict[PoolReason, str]] = {
     PoolReason.PODS_FAILING: "pods start but fail or never become ready",
     PoolReason.NETWORK_POLICY_FAILED: "the pool's NetworkPolicy cannot be made, and no pod without it",
     PoolReason.AT_MAX_PODS: "maxPods pods exist already",
+    PoolReason.PACED: "as many pods as startsPerMinute allows have been begun; the next one is due soon",
     PoolReason.NOTHING_WAITING: "no session waits for a pod",
 }
 
@@ -242,11 +244,12 @@ POOL_CONDITION_REASONS: Final[dict[PoolCondition, dict[str, tuple[PoolReason, ..
             PoolReason.CREATING_PODS,
             PoolReason.ROLLING_OUT,
             PoolReason.AT_MAX_PODS,
+            PoolReason.PACED,
         ),
         "False": _BLOCKED,
     },
     PoolCondition.STARVED: {
-        "True": (PoolReason.CREATING_PODS, PoolReason.AT_MAX_PODS, *_BLOCKED),
+        "True": (PoolReason.CREATING_PODS, PoolReason.AT_MAX_PODS, PoolReason.PACED, *_BLOCKED),
         "False": (PoolReason.NOTHING_WAITING, PoolReason.PODS_READY),
     },
 }

@@ -40,6 +40,8 @@ class Facts:
     counts: Counts
     verdict: Verdict
     setback: Setback | None = None
+    paced: bool = False
+    """More pods are wanted than may be begun now."""
 
 
 _Finding = tuple[ConditionStatus, PoolReason, str]
@@ -159,7 +161,9 @@ def _progressing(facts: Facts) -> _Finding:
         return ConditionStatus.TRUE, PoolReason.ROLLING_OUT, ""
     if want < target.replicas + counts.waiting:
         return ConditionStatus.TRUE, PoolReason.AT_MAX_PODS, ""
-    return ConditionStatus.TRUE, PoolReason.COMPLETE if complete else PoolReason.CREATING_PODS, ""
+    if complete:
+        return ConditionStatus.TRUE, PoolReason.COMPLETE, ""
+    return ConditionStatus.TRUE, PoolReason.PACED if facts.paced else PoolReason.CREATING_PODS, ""
 
 
 def _starved(facts: Facts) -> _Finding:
@@ -172,7 +176,9 @@ def _starved(facts: Facts) -> _Finding:
     if block is not None:
         return ConditionStatus.TRUE, block.reason, block.message
     at_max = wanted(facts.target, counts) <= len(counts.free) < facts.target.replicas + counts.waiting
-    return ConditionStatus.TRUE, PoolReason.AT_MAX_PODS if at_max else PoolReason.CREATING_PODS, ""
+    if at_max:
+        return ConditionStatus.TRUE, PoolReason.AT_MAX_PODS, ""
+    return ConditionStatus.TRUE, PoolReason.PACED if facts.paced else PoolReason.CREATING_PODS, ""
 
 
 def _block(facts: Facts) -> Setback | None:

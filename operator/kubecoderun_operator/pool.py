@@ -21,7 +21,7 @@ from kubecoderun_operator.members import Member, member
 from kubecoderun_operator.networks import PolicyKeeper
 from kubecoderun_operator.notices import Subject
 from kubecoderun_operator.report import StatusReport
-from kubecoderun_operator.sizing import Brake, Expectations, Target
+from kubecoderun_operator.sizing import Brake, Expectations, Pace, Target
 from kubecoderun_operator.tools import Tools
 from kubecoderun_operator.waiting import WaitingRoom
 
@@ -45,6 +45,8 @@ class PoolKeeper:
         self._room = WaitingRoom(self.allocator, self.poke)
         self._expected = Expectations(tools.settings.create_expectation_seconds)
         self.policy = PolicyKeeper(self.namespace, self.name, self.uid, tools.cluster)
+        self._pace = Pace()
+        self._paced = False
         self._brake = Brake(tools.settings.backoff_first_seconds, tools.settings.backoff_longest_seconds)
         self._verdict = Verdict()
         self._setback: Setback | None = None
@@ -207,17 +209,21 @@ class PoolKeeper:
         if late:
             metrics.EXPECTATIONS_EXPIRED.labels(self.namespace, self.name).inc(len(late))
         self._count_failures(now)
-        plan = sizing.plan(
-            self._target(), self.allocator.counts(), len(self._expected), self._brake, self._has_failed, now
-        )
+        target, counts = self._target(), self.allocator.counts()
+        most = self._pace.left(target, now)
+        plan = sizing.plan(target, counts, len(self._expected), self._brake, self._has_failed, now, most)
+        self._paced = plan.paced
         for victim in plan.retire:
             if self.allocator.retire(victim.uid):
                 cause = "unusable" if self._has_failed(victim) else "surplus"
                 self._tools.remover.remove(victim, cause, retire=True)
         if plan.create and self._verdict.accepted and unsettled is None:
+            self._pace.begin(plan.create)
             await self._create(plan.create)
         due = await self._report.write(self._facts())
-        self._set_alarm(now, [plan.again_at, unsettled, None if due is None else time.time() + due])
+        next_start = self._pace.next_at(target, now) if plan.paced else None
+        moments = [plan.again_at, next_start, unsettled, None if due is None else time.time() + due]
+        self._set_alarm(now, moments)
 
     async def _settle_policy(self) -> float | None:
         """Bring the pool's NetworkPolicy up to date, before any pod is made that needs it. Returns when to
@@ -239,6 +245,7 @@ class PoolKeeper:
             max_pods=self.spec.max_pods,
             revision=self._template.revision,
             max_unavailable=strategy.max_unavailable if rolls else None,
+            starts_per_minute=self.spec.starts_per_minute,
         )
 
     def _has_failed(self, pod: Member) -> bool:
@@ -273,6 +280,7 @@ class PoolKeeper:
             self.allocator.counts(),
             self._verdict,
             self._setback,
+            self._paced,
         )
 
     def _set_alarm(self, looked: float, moments: list[float | None]) -> None:

@@ -4,7 +4,7 @@
 
 Pods that were asked for but are not yet seen count as there (`Expectations`), so a late watch cannot lead
 to a pod too many. Failures slow the making down (`Brake`), so a wrong image or a full quota cannot turn
-into a hot loop.
+into a hot loop. And a pool can be told how fast it may use up pods (`Pace`).
 """
 
 import math
@@ -32,6 +32,8 @@ class Target:
     max_unavailable: int | None
     """Ready warm pods that may be missing during a rolling update; None replaces old pods only as they are
     used."""
+    starts_per_minute: int | None = None
+    """None: no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Plan:
     create: int = 0
     retire: tuple[Member, ...] = ()
     again_at: float | None = None
+    paced: bool = False
+    """More pods are wanted than may be begun now."""
 
 
 class Expectations:
@@ -75,6 +79,38 @@ class Expectations:
 
     def __len__(self) -> int:
         return len(self._asked)
+
+
+class Pace:
+    """How many pods may be begun now: a bucket that holds one reserve, and is refilled evenly."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        """Pods begun, less those that time has made up for since."""
+        self._at = 0.0
+
+    def left(self, target: Target, now: float) -> int | None:
+        """How many pods may be begun now; None: as many as are needed."""
+        if target.starts_per_minute is None:
+            self._begun, self._at = 0.0, now
+            return None
+        made_up = max(0.0, now - self._at) * target.starts_per_minute / 60
+        self._begun, self._at = max(0.0, self._begun - made_up), now
+        return max(0, math.floor(self._burst(target) - self._begun + 1e-6))
+
+    def begin(self, count: int) -> None:
+        """So many pods are being begun."""
+        self._begun += count
+
+    def next_at(self, target: Target, now: float) -> float | None:
+        """When one more may be begun, if none may now."""
+        if target.starts_per_minute is None:
+            return None
+        return now + max(0.0, self._begun - self._burst(target) + 1) * 60 / target.starts_per_minute
+
+    @staticmethod
+    def _burst(target: Target) -> int:
+        return max(1, target.replicas)
 
 
 class Brake:
@@ -129,9 +165,15 @@ def wanted(target: Target, counts: Counts) -> int:
 
 
 def plan(
-    target: Target, counts: Counts, expected: int, brake: Brake, failed: Callable[[Member], bool], now: float
+    target: Target,
+    counts: Counts,
+    expected: int,
+    brake: Brake,
+    failed: Callable[[Member], bool],
+    now: float,
+    most: int | None = None,
 ) -> Plan:
-    """The next step towards the target.
+    """The next step towards the target. most: how many pods may be begun now, see `Pace`.
 
     A reserved pod still counts as unassigned, because its label says so until the pod patch, and so does one
     that was taken out of service until its deletion is seen: their replacements are made after that. Failed
@@ -142,9 +184,11 @@ def plan(
     blocked = brake.blocked(now)
     # A reserved pod is about to leave by itself: it is no reason to take another one away.
     retire = _victims(target, counts, len(counts.free) - want, failed, spare_failed=blocked)
-    create = 0 if blocked else min(max(0, want - have), brake.batch)
+    missing = max(0, want - have)
+    create = 0 if blocked else min(missing, brake.batch, missing if most is None else most)
     waits_for_brake = blocked and (want > have or any(failed(member) for member in counts.free))
-    return Plan(create, tuple(retire), brake.until if waits_for_brake else None)
+    paced = not blocked and most is not None and missing > most
+    return Plan(create, tuple(retire), brake.until if waits_for_brake else None, paced)
 
 
 def _victims(

@@ -6,6 +6,7 @@ import threading
 from bench.figures import Scenario, milliseconds, percentile, summary
 from bench.system import Caller, System, wrong
 from e2e.deployment import POOLS, SESSIONS
+from e2e.kube import MERGE_PATCH
 from e2e.pools import TERMINAL, fresh_name, pool_manifest, put_pool, session_manifest, wait_at_target
 from hostile.cage import cage, program
 
@@ -17,6 +18,10 @@ STEADY = "while True: pass"
 ORDINARY = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(1)"
 """What a neighbour may well do. Every program uses up a pod, hostile or not, and making another one takes
 more of a small node than any program: beside these the caller has that, too."""
+
+
+PACE = 10
+"""Pods that the neighbours' pool may begin in a minute, where it is paced."""
 
 
 def canary(system: System, n: int) -> dict[str, Scenario]:
@@ -34,28 +39,27 @@ def canary(system: System, n: int) -> dict[str, Scenario]:
             ("steady", [STEADY], STEADY_SECONDS),
             ("ordinary", [ORDINARY], LIMIT_SECONDS),
             ("hostile", hostile, LIMIT_SECONDS),
+            ("paced", hostile, LIMIT_SECONDS),
         ):
+            if kind == "paced":
+                change = {"spec": {"startsPerMinute": PACE, "onEmpty": {"waitSeconds": 120}}}
+                system.kube.request("PATCH", f"{POOLS}/{name}", change, MERGE_PATCH)
             among[kind], more = beside(system, name, programs, n, limit)
             errors += more
     finally:
         system.kube.delete(f"{POOLS}/{name}")
-    return {"canary": summary(among["hostile"], errors) | ratios(alone, among)}
+    return {
+        f"canary_{kind}": summary(series, errors) | ratios(alone, series) for kind, series in among.items()
+    }
 
 
-def ratios(alone: list[float], among: dict[str, list[float]]) -> Scenario:
-    """Percentiles of the other series, and how many times longer calls take beside hostile programs."""
+def ratios(alone: list[float], beside: list[float]) -> Scenario:
+    """Percentiles of the calls alone, and how many times as long the others took."""
     found: Scenario = {}
-    if not alone or not all(among.values()):
-        return found
-    for share in (50, 99):
-        hostile = percentile(among["hostile"], share)
-        for kind, series in {"alone": alone, **among}.items():
-            if kind == "hostile":
-                continue
-            found[f"{kind}_p{share}_ms"] = milliseconds(percentile(series, share))
-            found[f"ratio_to_{kind}_p{share}"] = round(hostile / percentile(series, share), 2)
-        steady = percentile(among["steady"], share)
-        found[f"steady_to_alone_p{share}"] = round(steady / percentile(alone, share), 2)
+    for share in (50, 99) if alone and beside else ():
+        baseline = percentile(alone, share)
+        found[f"alone_p{share}_ms"] = milliseconds(baseline)
+        found[f"ratio_p{share}"] = round(percentile(beside, share) / baseline, 2)
     return found
 
 

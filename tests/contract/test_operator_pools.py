@@ -171,6 +171,25 @@ async def test_a_create_is_not_repeated_when_its_pod_has_been_seen() -> None:
 # --- what is wrong ------------------------------------------------------------------------------------
 
 
+async def test_a_pool_begins_no_more_pods_than_its_pace_allows() -> None:
+    async with operating() as system:
+        system.pool(replicas=2, startsPerMinute=2)
+        await system.ready(2)
+        sessions = [system.session("print:x") for _ in range(3)]
+        await system.conditions(Starved="True Paced", Progressing="True Paced")
+        created = [
+            entry for entry in system.api.writes() if (entry.verb, entry.resource) == ("create", "pods")
+        ]
+        assert len(created) == 2
+        assert system.condition("Starved")["message"].startswith("as many pods as startsPerMinute allows")
+        # Twenty a second: the rest comes without anything else happening, and is not more than it may be.
+        system.edit_pool(startsPerMinute=1200)
+        for session in sessions:
+            assert (await system.ended(session))["phase"] == "Succeeded"
+        await system.ready(2)
+        await system.conditions(Starved="False NothingWaiting", Progressing="True Complete")
+
+
 async def test_an_image_that_cannot_be_pulled() -> None:
     async with operating() as system:
         system.node.waiting["wrong:1"] = "ImagePullBackOff"

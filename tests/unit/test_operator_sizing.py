@@ -1,12 +1,24 @@
 """Pool arithmetic, victims, rolling updates and the brake, case by case."""
 
+import copy
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubecoderun_operator.allocator import Counts
 from kubecoderun_operator.members import Member, Trouble
-from kubecoderun_operator.sizing import LARGEST_BATCH, Brake, Expectations, Target, plan, wanted
+from kubecoderun_operator.sizing import (
+    LARGEST_BATCH,
+    Brake,
+    Expectations,
+    Pace,
+    Plan,
+    Target,
+    plan,
+    wanted,
+)
 
 NOW = 1000.0
 TARGET = Target(replicas=3, max_pods=10, revision="new", max_unavailable=1)
@@ -91,6 +103,69 @@ def test_slow_start_bounds_a_batch_and_doubles() -> None:
         sizes.append(step(target, counts(), 0, slow)[0])
         slow.created()
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
+def test_a_paced_pool_begins_its_reserve_at_once_and_then_so_many_a_minute() -> None:
+    target, pace = replace(TARGET, replicas=2, starts_per_minute=30), Pace()
+    assert pace.left(target, NOW) == 2
+    pace.begin(2)
+    assert pace.left(target, NOW) == 0
+    assert pace.next_at(target, NOW) == NOW + 2
+    assert pace.left(target, NOW + 1.9) == 0
+    assert pace.left(target, NOW + 2) == 1
+    pace.begin(1)
+    assert pace.left(target, NOW + 2) == 0
+    # Time that is not used makes up for one reserve, not more; and a clock that is set back for nothing.
+    assert pace.left(target, NOW + 600) == 2
+    pace.begin(2)
+    assert pace.left(target, NOW) == 0
+    assert pace.left(replace(target, replicas=0), NOW) == 0
+    assert pace.left(replace(target, replicas=0), NOW + 6) == 1
+
+
+def test_a_pool_without_a_pace_is_not_held_back() -> None:
+    pace = Pace()
+    pace.begin(1000)
+    assert pace.left(TARGET, NOW) is None
+    assert pace.next_at(TARGET, NOW) is None
+    assert pace.left(replace(TARGET, starts_per_minute=1), NOW) == 3
+
+
+@given(
+    per_minute=st.integers(1, 600),
+    replicas=st.integers(0, 5),
+    pauses=st.lists(st.floats(0, 30), min_size=1, max_size=40),
+)
+def test_no_minute_has_more_starts_than_pace_and_reserve(
+    per_minute: int, replicas: int, pauses: list[float]
+) -> None:
+    target, pace = replace(TARGET, replicas=replicas, starts_per_minute=per_minute), Pace()
+    now, begun = NOW, list[tuple[float, int]]()
+    for pause in pauses:
+        now += pause
+        count = pace.left(target, now) or 0
+        pace.begin(count)
+        begun.append((now, count))
+        again = pace.next_at(target, now)
+        assert again is not None
+        assert again > now
+        probe = copy.copy(pace)
+        assert (probe.left(target, again + 0.001) or 0) >= 1
+    for start, _ in begun:
+        in_the_minute = sum(count for at, count in begun if start <= at < start + 60)
+        assert in_the_minute <= per_minute + max(1, replicas)
+
+
+def test_what_a_pace_holds_back_is_told() -> None:
+    def of(most: int | None) -> Plan:
+        return plan(TARGET, counts(), 0, brake(), lambda member: member.ended, NOW, most)
+
+    assert (of(None).create, of(None).paced) == (3, False)
+    assert (of(3).create, of(3).paced) == (3, False)
+    assert (of(1).create, of(1).paced) == (1, True)
+    assert (of(0).create, of(0).paced) == (0, True)
+    blocked = plan(TARGET, counts(), 0, brake(until=NOW + 5), lambda member: member.ended, NOW, 0)
+    assert (blocked.create, blocked.paced, blocked.again_at) == (0, False, NOW + 5)
 
 
 def test_victims_are_pending_then_failed_then_old_then_newest() -> None:
