@@ -142,6 +142,8 @@ def test_unknown_fields_are_told_and_dropped(kubectl: Kubectl) -> None:
         ({"maxPods": 1}, "replicas must not be larger than maxPods"),
         ({"replicas": 1001, "maxPods": 5000}, "less than or equal to 1000"),
         ({"replicas": -1}, "greater than or equal to 0"),
+        ({"startsPerMinute": 0}, "greater than or equal to 1"),
+        ({"startsPerMinute": 60_001}, "less than or equal to 60000"),
         ({"sessionDefaults": {"timeoutSeconds": 301}}, "timeoutSeconds must not be larger than limits"),
         ({"limits": {"maxTimeoutSeconds": 29}}, "timeoutSeconds must not be larger than limits"),
         ({"limits": {"maxTimeoutSeconds": 86_401}}, "less than or equal to 86400"),

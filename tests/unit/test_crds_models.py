@@ -161,6 +161,7 @@ def test_not_quantities(quantity: object) -> None:
         {"replicas": -1},
         {"replicas": 1001},
         {"maxPods": 0},
+        {"startsPerMinute": 0},
         {"runtime": {}},
         {"runtime": {"image": "a b"}},
         {"runtime": {"image": "x", "languages": []}},
