@@ -20,7 +20,7 @@ ORDINARY = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < en
 more of a small node than any program: beside these the caller has that, too."""
 
 
-PACE = 10
+PACE = 6
 """Pods that the neighbours' pool may begin in a minute, where it is paced."""
 
 

@@ -84,14 +84,16 @@ def test_more_replicas_than_pods_allowed(kube: Kube, new_pool: NewPool) -> None:
         assert refused.value.status == 422
 
 
-def test_a_pool_with_a_pace(kube: Kube, new_pool: NewPool) -> None:
+def test_a_pool_with_a_pace(
+    kube: Kube, pool: str, new_pool: NewPool, own_session: Callable[[Object], str]
+) -> None:
     """A session beyond it waits, the pool says why, and it is served when the pace allows a pod. The first
     takes the warm pod, the second the one that may have come due meanwhile."""
-    name = new_pool(replicas=1, startsPerMinute=1, onEmpty={"policy": "Wait", "waitSeconds": 300})
+    runtime = {"image": kube.pool(pool)["spec"]["runtime"]["image"], "languages": ["py"], "preload": []}
+    waits = {"policy": "Wait", "waitSeconds": 300}
+    name = new_pool(replicas=1, startsPerMinute=1, onEmpty=waits, runtime=runtime)
     wait_at_target(kube, name)
-    sessions = [fresh_name("e2e-pace") for _ in range(3)]
-    for session in sessions:
-        kube.apply(session_manifest(session, name, "print(1)"))
+    sessions = [own_session(session_manifest(fresh_name("e2e-pace"), name, "print(1)")) for _ in range(3)]
     eventually(lambda: condition(kube.pool(name), "Starved").get("reason") == "Paced", "the pool says why")
     kube.request("PATCH", f"{POOLS}/{name}", {"spec": {"startsPerMinute": 600}}, MERGE_PATCH)
     for session in sessions:
