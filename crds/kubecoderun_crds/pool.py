@@ -283,8 +283,8 @@ class PoolSpec(Model):
     """Bound on all pods of the pool, those that run sessions included."""
     starts_per_minute: Annotated[int, Field(ge=1, le=MAX_STARTS_PER_MINUTE)] | None = None
     """How many pods the pool may begin in a minute, beyond a reserve (`replicas`) at once; sessions wait
-    meanwhile. Every run uses up a pod, and making another one takes seconds of a processor: this bounds what
-    the programs of a pool can take of a small node. Absent: as many as are needed."""
+    meanwhile. Every run uses up a pod, and making another one costs a small node more than most programs
+    do: this bounds it. Absent: as many as are needed."""
     runtime: Runtime
     """The container in which programs run."""
     update_strategy: UpdateStrategy = UpdateStrategy()

@@ -214,8 +214,8 @@ class Elector:
                 return False
 
     async def _write(self) -> bool:
-        """Write the held Lease; whether it now stands as we want it. False if somebody else has changed it;
-        an own write whose answer was lost is recognized, and counts from when it was begun."""
+        """Write the held Lease; False if it was not what it was. If that was an own write whose answer was
+        lost, it counts from when it was begun, and the next write comes after the shorter pause."""
         if self._held is None:
             return False
         began = self._clock()
@@ -229,23 +229,22 @@ class Elector:
             if error.status != 409:
                 self._unanswered = (spec["renewTime"], began)
                 raise
-            return await self._look_again()
+            await self._look_again()
+            return False
         self._renewed = began
         return True
 
-    async def _look_again(self) -> bool:
-        """The Lease is not what it was: whether that was an own write, with the present epoch."""
+    async def _look_again(self) -> None:
+        """The Lease is not what it was: somebody else has it now, or an own write has landed after all."""
         found = await self._client.lease(self._terms.namespace, self._terms.name)
         spec = found.get("spec") or {}
         if spec.get("holderIdentity") != self._identity:
             self._renewed = float("-inf")
-            return False
+            return
         self._held = found
         renewed, began = self._unanswered
-        if spec.get("renewTime") != renewed:
-            return False
-        self._renewed = max(self._renewed, began)
-        return spec.get("leaseTransitions") == self._epoch
+        if spec.get("renewTime") == renewed:
+            self._renewed = max(self._renewed, began)
 
     def _spec(self) -> JsonObject:
         return {

@@ -46,7 +46,6 @@ class PoolKeeper:
         self._expected = Expectations(tools.settings.create_expectation_seconds)
         self.policy = PolicyKeeper(self.namespace, self.name, self.uid, tools.cluster)
         self._pace = Pace()
-        self._paced = False
         self._brake = Brake(tools.settings.backoff_first_seconds, tools.settings.backoff_longest_seconds)
         self._verdict = Verdict()
         self._setback: Setback | None = None
@@ -212,7 +211,6 @@ class PoolKeeper:
         target, counts = self._target(), self.allocator.counts()
         most = self._pace.left(target, now)
         plan = sizing.plan(target, counts, len(self._expected), self._brake, self._has_failed, now, most)
-        self._paced = plan.paced
         for victim in plan.retire:
             if self.allocator.retire(victim.uid):
                 cause = "unusable" if self._has_failed(victim) else "surplus"
@@ -220,7 +218,7 @@ class PoolKeeper:
         if plan.create and self._verdict.accepted and unsettled is None:
             self._pace.begin(plan.create)
             await self._create(plan.create)
-        due = await self._report.write(self._facts())
+        due = await self._report.write(self._facts(plan.paced))
         next_start = self._pace.next_at(target, now) if plan.paced else None
         moments = [plan.again_at, next_start, unsettled, None if due is None else time.time() + due]
         self._set_alarm(now, moments)
@@ -272,7 +270,7 @@ class PoolKeeper:
         if proven and self._setback is not None and self._setback.reason is PoolReason.PODS_FAILING:
             self._setback = None
 
-    def _facts(self) -> Facts:
+    def _facts(self, paced: bool) -> Facts:
         return Facts(
             self.name,
             self._generation,
@@ -280,7 +278,7 @@ class PoolKeeper:
             self.allocator.counts(),
             self._verdict,
             self._setback,
-            self._paced,
+            paced,
         )
 
     def _set_alarm(self, looked: float, moments: list[float | None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,12 +222,28 @@ async def test_a_renewal_whose_answer_was_lost_counts_from_when_it_was_begun() -
         leases.lose_answers = 1
         assert not await elector._renew()
         clock.now += 2
-        assert await elector._renew()
+        assert not await elector._renew()
         elector.check()
     clock.now += 2.9
     elector.check()
     clock.now += 0.2
     assert not elector.leading
+
+
+async def test_a_renewal_that_counts_from_the_past_is_soon_followed_by_another() -> None:
+    leases, clock = Leases(), Clock()
+    elector = Elector(replace(TERMS, renew=60.0), "a", clock)
+    elector.use(leases)
+    await elector.acquire()
+    leases.lose_answers = 1
+    version = leases.version
+    holding = asyncio.create_task(elector.hold())
+    for _ in range(1000):
+        await asyncio.sleep(0.005)
+        if leases.version == version + 2:
+            break
+    assert leases.version == version + 2
+    holding.cancel()
 
 
 async def test_a_write_of_a_lower_epoch_that_landed_late_does_not_raise_the_epoch() -> None:
